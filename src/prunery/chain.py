@@ -1,0 +1,182 @@
+"""A recipe carried out: each step made once from its parent's state, measured, and kept in its folder."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import data, models, prune, quantize
+from .masks import prunable
+from .measure import summary
+from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
+from .spec import Data, Init, Model, Node, Pack, Prune, Quantize, Recipe, Refused, Spec, Train, build, plain
+from .train import Ways, train
+from .train.loop import derived
+
+PACKED = "packed.safetensors"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how steps are made."""
+
+    runs: Runs
+    data: Path
+    ways: Ways = field(default_factory=Ways)
+    say: Callable[[str], None] = lambda _: None
+    began: Callable[[str, Node], None] = lambda label, node: None
+
+
+def run(recipe: Recipe, place: Place) -> dict[str, Step]:
+    """Every stage of a recipe, under its label; what is there already is not made again."""
+    recipe = filled(recipe, place)
+    preflight(recipe)
+    done: dict[str, Step] = {}
+    for label, node in recipe.nodes().items():
+        place.began(label, node)
+        done[label] = place.runs.once(node, functools.partial(make, node, place), place.say)
+    return done
+
+
+def filled(recipe: Recipe, place: Place) -> Recipe:
+    """The recipe with what a name must hold: the data's shape and classes, the checksums of the files it names."""
+    model, facts = recipe.init.model, data.facts(recipe.data, place.data)
+    for key, seen, wanted in (("input", model.input, facts.shape), ("classes", model.classes, len(facts.classes))):
+        if seen and seen != wanted:
+            raise Refused(f"model.{key} = {seen} does not fit {recipe.data.name}, which has {wanted}; leave it out")
+    return recipe.mapped(functools.partial(_completed, facts=facts))
+
+
+def _completed(spec: Spec, facts: data.Facts) -> Spec:
+    if isinstance(spec, Init):
+        checked = _sum(spec.model.weights, spec.model.weights_sha256)
+        model = replace(spec.model, input=facts.shape, classes=len(facts.classes), weights_sha256=checked)
+        return replace(spec, model=model)
+    if isinstance(spec, Train) and Path(spec.teacher).is_file():
+        return replace(spec, teacher_sha256=_sum(spec.teacher, spec.teacher_sha256))
+    return spec
+
+
+def _sum(path: str, given: str) -> str:
+    """The checksum of a file that a spec names; what was given where it names none."""
+    found = given if path in ("", "pretrained") else checksum(Path(path))
+    if given and given != found:
+        raise Refused(f"{path} has SHA-256 {found}, not {given}: it is not the file that the recipe means")
+    return found
+
+
+def preflight(recipe: Recipe) -> None:
+    """What can be known to fail later is refused before anything is computed."""
+    network = skeleton(recipe.init.model)
+    left: dict[str, float] = {"": 1.0}
+    for stage in recipe.stages:
+        left[stage.label] = left[stage.after]
+        if isinstance(stage.spec, Prune):
+            prunable(network, stage.spec.exclude)
+            if stage.spec.density > left[stage.label] and not stage.spec.exclude:
+                seen, there = stage.spec.density, left[stage.label]
+                raise Refused(f"step {stage.label}: density = {seen:g} would bring weights back; at most {there:g} are left")
+            left[stage.label] = min(stage.spec.density, left[stage.label])
+
+
+def skeleton(model: Model) -> nn.Module:
+    """The network of a spec, its weights of no account."""
+    return models.build(replace(model, weights="", weights_sha256="", init="default"), 0)
+
+
+def opened(path: Path) -> tuple[nn.Module, State, Model]:
+    """The network that a checkpoint holds, its state and its spec: the file says itself what it is."""
+    state, about = read_state(path)
+    if "model" not in about:
+        raise Refused(f"{path} does not say which network it belongs to; expected a file that prunery wrote")
+    model = build(Model, about["model"])
+    network = skeleton(model)
+    models.fit(network, state.weights, str(path))
+    return network, state, model
+
+
+def network_of(step: Step) -> tuple[nn.Module, State, Model]:
+    """A finished step's network with its weights in place, its state and its spec."""
+    return opened(step.folder / WEIGHTS)
+
+
+@functools.lru_cache(maxsize=2)
+def images(spec: Data, root: Path, device: str) -> data.Splits:
+    """The images of a spec; kept, since the steps of a chain share them."""
+    return data.load(spec, root, device)
+
+
+def make(node: Node, place: Place, work: Work) -> None:
+    """One step: compute its state, write it, measure it."""
+    if isinstance(node.spec, Init):
+        return _init(node, work)
+    assert node.parent is not None
+    network, state, model = network_of(Step(place.runs.path(node.parent)))
+    about = {"model": plain(model), "step": node.name}
+    splits = images(node.spec.data, place.data, place.ways.device)  # type: ignore[attr-defined]
+    state, facts = MAKERS[type(node.spec)](node.spec, network, state, splits, place, work)
+    network.load_state_dict(state.weights)
+    work.save(state, about)
+    if isinstance(node.spec, Pack):
+        write_tensors(work.folder / PACKED, pack(state, node.spec.values == "float16"), about)
+    measured = summary(network.to(place.ways.device), state.masks, splits.facts.shape, splits)
+    file = PACKED if isinstance(node.spec, Pack) else WEIGHTS
+    return work.result(measured | facts | {"bytes": (work.folder / file).stat().st_size})
+
+
+def _root(node: Node) -> Init:
+    """The chain's first step."""
+    first = node.chain()[0].spec
+    assert isinstance(first, Init)
+    return first
+
+
+def _init(node: Node, work: Work) -> None:
+    spec = _root(node)
+    network = models.build(spec.model, spec.seed)
+    work.save(State(network.state_dict()), {"model": plain(spec.model), "step": node.name})
+    size = (work.folder / WEIGHTS).stat().st_size
+    work.result(summary(network, {}, spec.model.input) | {"bytes": size})
+
+
+Made = tuple[State, dict[str, Any]]
+
+
+def _train(spec: Train, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+    teacher = teacher_of(spec.teacher, place) if spec.teacher else None
+    trained, facts = train(network, state.masks, splits, spec, work, place.ways, teacher)
+    return trained, {"train": facts}
+
+
+def _prune(spec: Prune, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+    rng = torch.Generator().manual_seed(derived(spec.seed, "prune"))
+    weights = prunable(network, spec.exclude)
+    mask = prune.prune(weights, state.masks, spec.density, spec.criterion, spec.scope, rng)
+    return State(masked(state.weights, mask), state.masks | mask), {}
+
+
+def masked(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights with those that are pruned at zero."""
+    return weights | {n: weights[n].masked_fill(~m, 0) for n, m in mask.items()}
+
+
+def _quantize(spec: Quantize, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+    rounded, scales = quantize.quantize(prunable(network), spec.bits, spec.per)
+    return State(state.weights | rounded, state.masks, scales), {}
+
+
+def _pack(spec: Pack, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+    return unpack(pack(state, spec.values == "float16")), {}
+
+
+MAKERS: dict[type[Spec], Callable[..., Made]] = {Train: _train, Prune: _prune, Quantize: _quantize, Pack: _pack}
+
+
+def teacher_of(name: str, place: Place) -> nn.Module:
+    """The network of a finished step or a checkpoint, ready to be imitated."""
+    network, *_ = opened(Path(name)) if Path(name).is_file() else network_of(place.runs.find(name))
+    return network.to(place.ways.device).eval().requires_grad_(False)

@@ -1,0 +1,187 @@
+"""The commands, one short function each; heavy rooms are imported when a command needs them."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..spec import Data, Recipe, Refused, Train, read_recipe, recipe
+from .settings import (
+    DataFolder, Device, Every, Json, Quiet, RunsFolder, Set, Threads, place, with_options,
+)  # fmt: skip
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Finds the small network inside a big one, proves what it kept, and runs it fast on an ordinary CPU.",
+)  # fmt: skip
+
+RUNS, DATA = Path("runs"), Path("data")
+
+
+def carry_out(wanted: Recipe, where: Any, as_json: bool, took: float | None = None) -> dict[str, Any]:
+    """Run a recipe and show what came of it."""
+    from .. import chain
+    from . import screen
+
+    with where as there:
+        done = chain.run(wanted, there)
+    if as_json:
+        screen.as_json({k: {"name": s.name, "folder": str(s.folder), **s.result} for k, s in done.items()})
+    else:
+        screen.show(screen.steps_table(done))
+    return done
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="a TOML file with data, model and steps")],
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    device: Device = "auto",
+    threads: Threads = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a recipe; what is there already is not made again."""
+    wanted = read_recipe(file, set)
+    done = carry_out(wanted, place(runs, data_dir, device, threads, checkpoint_seconds, quiet), json)
+    if not json:
+        typer.echo(f"look at it: prunery report {list(done.values())[-1].name} --runs {runs}")
+
+
+def train(
+    network: Annotated[str, typer.Argument(help="lenet5, resnet20, torchvision:NAME, timm:NAME, file.py:function, ...")],
+    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, folder:PATH, ...")] = "digits",
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    device: Device = "auto",
+    threads: Threads = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+    **given: Any,
+) -> None:
+    """Train a network; every field of a training step is an option."""
+    words = [f"{_owner(k)}.{k}={_toml(v)}" for k, v in given.items() if v is not None]
+    values = {"name": "train", "data": {"name": data}, "model": {"name": network}, "step": [{"kind": "train"}]}
+    wanted = recipe(values, [*words, *set])
+    carry_out(wanted, place(runs, data_dir, device, threads, checkpoint_seconds, quiet), json)
+
+
+def _owner(field: str) -> str:
+    """Which table of the recipe an option belongs to."""
+    return "train" if field in {f.name for f in fields(Train)} else "data"
+
+
+def _toml(value: Any) -> str:
+    """An option's text as `--set` reads it; 80,120 is a list where a list is expected."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"[{text}]" if "," in text and not text.startswith("[") else text
+
+
+app.command()(with_options(train, Train, Data, leave=("data", "name", "teacher_sha256")))
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="a network's name, a run, or a checkpoint file")],
+    batch: Annotated[int, typer.Option(help="images in the batch that shapes are shown for")] = 1,
+    input: Annotated[str, typer.Option(help="channels,height,width of one input")] = "",
+    classes: Annotated[int, typer.Option(help="number of classes; 0 is the network's own")] = 0,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """A network's layers, shapes, parameters and multiply-adds."""
+    from . import screen
+    from .shown import shown
+
+    rows, text = shown(what, batch, input, classes, runs)
+    screen.as_json(rows) if json else typer.echo(text)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="digits, mnist, cifar10, folder:PATH, ...")] = "",
+    set: Set = [],  # noqa: B006
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """What a data set holds; without a name, which sets there are."""
+    from . import screen
+    from .shown import data_sets, described
+
+    if not name:
+        return screen.as_json(data_sets(data_dir)) if json else screen.show(*(f"{k:16} {v}" for k, v in data_sets(data_dir).items()))
+    facts = described(name, set, data_dir)
+    return screen.as_json(facts) if json else screen.show(*(f"{k:12} {v}" for k, v in facts.items()))
+
+
+@app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="[RUN]...", help="steps to report on, with all before them; all when none")] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    figures: Annotated[Path | None, typer.Option(help="folder for the figures as SVG and PNG")] = None,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """Write a page, one file without network, on what was run."""
+    from .. import report as room
+    from ..runs import Runs
+    from . import screen
+
+    there = Runs(runs)
+    steps = [there.find(n) for n in names] or there.steps()
+    if not steps:
+        raise Refused(f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE")
+    written = [room.write_report(steps, out), *(room.write_figures(steps, figures) if figures else [])]
+    screen.as_json([str(p) for p in written]) if json else typer.echo("\n".join(map(str, written)))
+
+
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="the folder of measured results")] = Path("results"),
+    json: Json = False,
+) -> None:
+    """The results that we stand behind, in one table."""
+    from ..report import results_rows, results_table
+    from . import screen
+
+    screen.as_json(results_rows(folder)) if json else typer.echo(results_table(folder))
+
+
+@app.command()
+def demo(
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("demo.html"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, prune to a tenth, finetune and compare a small network on built-in images; write the page."""
+    from importlib.resources import files
+
+    from ..spec import read_toml
+    from .demonstrate import demonstrate
+
+    with_recipe = recipe(read_toml(Path(str(files("prunery.cli").joinpath("demo.toml")))), (), "demo")
+    demonstrate(with_recipe, place(runs, data_dir, device, threads, 30.0, quiet), out, json)
+
+
+@app.command()
+def doctor(
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """What is installed, which devices and instruction sets there are, and what is missing for what."""
+    from . import screen
+    from .doctor import examine, told
+
+    found = examine(runs, data_dir)
+    screen.as_json(found) if json else screen.show(*told(found))

@@ -1,0 +1,86 @@
+"""`prunery doctor`: what this machine and this installation can do, and what is missing for what."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..runs import conditions
+from .shown import data_sets
+
+EXTRAS = {
+    "onnxruntime": ("onnx", "compare with and export to ONNX Runtime"),
+    "openvino": ("openvino", "compare with and export to OpenVINO"),
+    "optuna": ("search", "search for networks with Optuna"),
+    "ray": ("ray", "spread sweeps over machines"),
+    "tensorboard": ("tensorboard", "follow training in TensorBoard"),
+    "datasets": ("hf", "read data sets from the Hugging Face hub"),
+}
+
+
+def examine(runs: Path, data_dir: Path) -> dict[str, Any]:
+    """Everything that `told` puts into words."""
+    return {
+        **conditions(),
+        "devices": devices(),
+        "native": native(),
+        "extras": {n: importlib.util.find_spec(n) is not None for n in EXTRAS},
+        "data": data_sets(data_dir),
+        "runs": folder(runs),
+    }
+
+
+def devices() -> dict[str, str]:
+    """Devices that PyTorch can compute on."""
+    import torch
+
+    cards = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    apple = {"mps": "Apple graphics"} if torch.backends.mps.is_available() else {}
+    return {"cpu": f"{torch.get_num_threads()} threads", **cards, **apple}
+
+
+def native() -> dict[str, Any]:
+    """The compiled room: instruction sets, and the peak that each reaches here."""
+    from .. import native
+
+    try:
+        chosen, there = native.instruction_set(), native.available()
+    except (native.NativeMissing, ValueError) as error:
+        return {"error": str(error)}
+    peaks = {isa: round(native.peak_gflops(isa), 1) for isa in there}
+    return {"chosen": chosen, "peak_gflops_per_core": peaks, "features": sorted(native.features())}
+
+
+def folder(path: Path) -> dict[str, Any]:
+    """Whether steps can be kept there, and how much room there is."""
+    there = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
+    return {"folder": str(path), "writable": os.access(there, os.W_OK), "free_gb": round(shutil.disk_usage(there).free / 1e9, 1)}
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """The findings, a line each."""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
+    machine = found["machine"]
+    lines = [f"versions      {versions}", f"machine       {machine['cpu']}, {machine['cores']} cores, {machine['system']}"]
+    lines += [f"device        {k}: {v}" for k, v in found["devices"].items()]
+    lines += _native_lines(found["native"])
+    lines += [f"data          {k}: {v}" for k, v in found["data"].items()]
+    lines += [f"runs          {found['runs']['folder']}: {_runs_words(found['runs'])}"]
+    return lines + [_extra_line(name, there) for name, there in found["extras"].items()]
+
+
+def _native_lines(found: dict[str, Any]) -> list[str]:
+    if "error" in found:
+        return [f"kernels       missing: {found['error']}"]
+    peaks = ", ".join(f"{k} {v:g} GFLOP/s" for k, v in found["peak_gflops_per_core"].items())
+    return [f"kernels       {found['chosen']} is used; one core reaches {peaks}", f"processor     {' '.join(found['features'])}"]
+
+
+def _runs_words(found: dict[str, Any]) -> str:
+    return f"{'writable' if found['writable'] else 'NOT writable: choose another with --runs'}, {found['free_gb']:g} GB free"
+
+
+def _extra_line(name: str, there: bool) -> str:
+    extra, purpose = EXTRAS[name]
+    return f"extra         {name}: " + ("there" if there else f"missing; to {purpose}: pip install 'prunery[{extra}]'")

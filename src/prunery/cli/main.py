@@ -1,0 +1,64 @@
+"""The way in and the ways out: 0 done, 1 a bug of ours, 2 a request refused, 130 stopped by the user."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from ..spec import Refused
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one command and exit."""
+    words = sys.argv[1:] if words is None else words
+    debug = "--debug" in words
+    sys.exit(guarded(lambda: _invoke([w for w in words if w != "--debug"]), debug))
+
+
+def _invoke(words: list[str]) -> int:
+    from .commands import app
+
+    return app(args=words, prog_name="prunery", standalone_mode=False) or 0
+
+
+def guarded(action: Callable[[], int], debug: bool = False) -> int:
+    """The exit code of an action; its failure as one line on standard error."""
+    try:
+        return action()
+    except BaseException as error:
+        code, line = verdict(error)
+        if debug and code != 130:
+            traceback.print_exc()
+        if line:
+            print(f"prunery: {' '.join(line.split())}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+
+
+def verdict(error: BaseException) -> tuple[int, str]:
+    """Exit code and line for what went wrong."""
+    if isinstance(error, Refused):
+        return 2, str(error)
+    if isinstance(error, SystemExit):
+        return int(error.code or 0), ""
+    if type(error).__name__ in ("Stopped", "KeyboardInterrupt", "Abort"):
+        text = str(error) or "stopped"
+        return 130, f"{text}; the same command takes up from here"
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0)), ""
+    if hasattr(error, "format_message"):
+        return 2, f"{error.format_message()} (prunery --help lists the commands, prunery COMMAND --help its options)"
+    if isinstance(error, BrokenPipeError):
+        return 0, ""
+    return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> tuple[int, str]:
+    """Memory and disks run out on anyone; the rest is ours to mend."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return 2, "memory ran out; use a smaller train.batch, a smaller network, or another --device"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+        return 2, f"{error.filename or 'a file'}: {error.strerror}; free space or choose a folder that can be written"
+    return 1, f"unexpected {type(error).__name__}: {error}; this is a bug: run it again with --debug and report it"

@@ -1,0 +1,61 @@
+"""What `show` and `data` print."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import chain, data, measure, models
+from ..masks import Mask
+from ..runs import Runs
+from ..spec import Model, Refused, recipe
+
+
+def shown(what: str, batch: int, size: str, classes: int, runs: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows and the text for a network by name, a finished run, or a checkpoint."""
+    if batch < 1:
+        raise Refused(f"--batch = {batch} is not allowed; expected 1 or more")
+    network, mask, shape = _network(what, size, classes, runs)
+    rows = measure.count(network, shape, batch, mask)
+    return [asdict(r) for r in rows], measure.summary_text(rows, measure.totals(rows), shape, batch)
+
+
+def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask, tuple[int, int, int]]:
+    if Path(what).is_file() and not what.endswith(".py"):
+        network, state, model = chain.opened(Path(what))
+        return network, state.masks, model.input  # type: ignore[return-value]
+    if what.startswith(("init-", "train-", "prune-", "quantize-", "pack-")):
+        network, state, model = chain.network_of(Runs(runs).find(what))
+        return network, state.masks, model.input  # type: ignore[return-value]
+    usual, usual_classes = models.default_input(what)
+    shape = _shape(size) or usual
+    spec = Model(name=what, input=shape, classes=classes or usual_classes)
+    return models.build(spec, 0), {}, shape
+
+
+def _shape(text: str) -> tuple[int, int, int] | None:
+    parts = text.split(",") if text else []
+    if text and (len(parts) != 3 or not all(p.strip().isdigit() and int(p) for p in parts)):
+        raise Refused(f'--input = "{text}" is not allowed; expected channels,height,width such as 3,32,32')
+    return (int(parts[0]), int(parts[1]), int(parts[2])) if parts else None
+
+
+def described(name: str, settings: list[str], root: Path) -> dict[str, Any]:
+    """The facts of one data set, with `--set data.…` applied."""
+    wanted = recipe({"data": {"name": name}, "step": [{"kind": "train"}]}, settings)
+    return data.describe(data.load(wanted.data, root))
+
+
+def data_sets(root: Path) -> dict[str, str]:
+    """Every set by name: what it is, and whether it can be used at once."""
+    return {name: _there(name, root) for name in data.DATASETS} | {
+        "folder:PATH": "your own images, one sub-folder per class",
+        "hf:NAME": "a set of the Hugging Face hub (pip install 'prunery[hf]')",
+    }
+
+
+def _there(name: str, root: Path) -> str:
+    known = data.DATASETS[name]
+    text = f"{'x'.join(map(str, known.shape))}, {len(known.classes)} classes"
+    if name == "digits":
+        return text + ", built in"
+    return text + (f", found in {root}" if data.found(name, root) else f", not in {root}: downloaded when asked for")

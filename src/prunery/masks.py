@@ -1,0 +1,61 @@
+"""The sparse vocabulary: a mask is a dict from a weight's name to a boolean tensor, True where the weight is kept."""
+
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from .spec import Refused
+
+Mask = dict[str, Tensor]
+PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def prunable(network: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The weights that may be pruned, by name: those of linear and convolutional layers, biases never."""
+    names = {f"{n}.weight" if n else "weight": m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
+    _known(exclude, names)
+    return {n: m.weight.detach() for n, m in names.items() if not any(_hits(n, p) for p in exclude)}
+
+
+def _hits(name: str, pattern: str) -> bool:
+    """A pattern may mean the layer or its weight."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".weight"), pattern)
+
+
+def _known(patterns: tuple[str, ...], names: dict[str, nn.Module]) -> None:
+    layers = [n.removesuffix(".weight") for n in names]
+    for pattern in patterns:
+        if not any(_hits(n, pattern) for n in names):
+            raise Refused(f'exclude = "{pattern}" meets no layer; the prunable layers are {", ".join(layers)}')
+
+
+def ones(weights: dict[str, Tensor]) -> Mask:
+    """Nothing pruned yet."""
+    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+
+
+def apply_(weights: dict[str, Tensor], mask: Mask) -> None:
+    """Set pruned weights to exactly +0, in place."""
+    for name, kept in mask.items():
+        weights[name].masked_fill_(~kept.to(weights[name].device), 0)
+
+
+def kept(mask: Mask) -> int:
+    """How many weights are left."""
+    return sum(int(m.sum()) for m in mask.values())
+
+
+def size(mask: Mask) -> int:
+    """How many weights there were."""
+    return sum(m.numel() for m in mask.values())
+
+
+def density(mask: Mask) -> float:
+    """Kept over all; 1 for an empty mask."""
+    return kept(mask) / size(mask) if size(mask) else 1.0
+
+
+def stack(masks: list[Mask]) -> Mask:
+    """Replicas side by side: each tensor gains a first axis."""
+    return {name: torch.stack([m[name] for m in masks]) for name in masks[0]}

@@ -1,0 +1,7 @@
+"""(weights, mask, density) -> smaller mask. Criteria and scopes are tables of functions; `prune` is their composition."""
+
+from .criteria import CRITERIA
+from .prune import prune
+from .scopes import SCOPES
+
+__all__ = ["CRITERIA", "SCOPES", "prune"]

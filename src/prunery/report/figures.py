@@ -1,0 +1,217 @@
+"""The report's figures as files: SVG and PNG, the same bytes for the same steps."""
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runs import Step, write_file, writing
+from .palette import LIGHT, SURFACES
+from .records import Album, Record, gather
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, RULE = (SURFACES[k][0] for k in ("ink", "soft", "rule"))
+PANELS = (
+    ("train_loss", "train loss"), ("val_loss", "validation loss"), ("val_accuracy", "validation accuracy"),
+    ("test_accuracy", "test accuracy"), ("lr", "learning rate"),
+)  # fmt: skip
+MARKS = {"init": "o", "train": "o", "finetune": "s", "prune": "v", "quantize": "D", "pack": "P"}
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "prunery", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8, "text.parse_math": False,
+    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 8, "axes.titlelocation": "left", "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.5, "lines.linewidth": 1.2,
+    "legend.frameon": False, "legend.fontsize": 7, "savefig.facecolor": "white", "axes.axisbelow": True, "path.sketch": None,
+}  # fmt: skip
+
+
+def write_figures(steps: list[Step], folder: Path) -> list[Path]:
+    """Curves, density of the layers, accuracy against density; a figure that has nothing to show is left out."""
+    from matplotlib import rc_context, style
+
+    album = gather(steps)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    with style.context("default"), rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a layer's name may be in any script; the font knows some
+        for name, draw in FIGURES.items():
+            figure = draw(album)
+            paths += _save(figure, folder, name) if figure else []
+    return paths
+
+
+def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    """Without dates and versions, so that equal figures are equal files."""
+    about: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    paths = []
+    for kind, metadata in about.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata, dpi=160, bbox_inches="tight")
+        paths.append(folder / f"{name}.{kind}")
+        write_file(paths[-1], buffer.getvalue())
+    return paths
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure of its own, away from pyplot's global state; saving picks the Agg canvas."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def leaves(album: Album) -> list[Record]:
+    """The ends of chains, the most accurate first, as many as there are colours."""
+    parents = {r.parent for r in album.records}
+    ends = [r for i, r in enumerate(album.records) if i not in parents]
+    return sorted(ends, key=lambda r: -(r.accuracy or 0))[: len(LIGHT)]
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def _curves(album: Album) -> "Figure | None":
+    """Every training step of the shown chains once, where it begins in its chain; shared history in grey."""
+    segments = _segments(album)
+    panels = [(k, title) for k, title in PANELS if any(v is not None for s in segments for v in s[0].curve[k])]
+    if not panels:
+        return None
+    figure, axes = _figure(7.2, 1.9 * -(-len(panels) // 2), -(-len(panels) // 2), 2)
+    for axis, (key, title) in zip(axes, panels, strict=False):
+        axis.set_title(title)
+        if key.endswith("accuracy"):
+            axis.yaxis.set_major_formatter(_percent)
+        for record, start, color, label in segments:
+            axis.plot(*_points(record, key, start), color=color, label=label)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis in axes[max(0, len(panels) - 2) : len(panels)]:
+        axis.set_xlabel("training step along the chain")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _segments(album: Album) -> list[tuple[Record, int, str, str]]:
+    """(training step, where it starts, colour, label)"""
+    chains = [album.chain(leaf) for leaf in leaves(album)]
+    owners: dict[str, list[int]] = {}
+    for i, chain in enumerate(chains):
+        for record in chain:
+            owners.setdefault(record.name, []).append(i)
+    found = {}
+    for i, chain in enumerate(chains):
+        start, leaf = 0, chain[-1]
+        for record in chain:
+            alone = len(owners[record.name]) == 1
+            if record.curve:
+                label = f"{leaf.role} {leaf.short}" if alone else "shared"
+                found[record.name] = (record, start, LIGHT[i] if alone else SOFT, label)
+            start += record.steps
+    return list(found.values())
+
+
+def _points(record: Record, key: str, start: int) -> tuple[list[float], list[float]]:
+    steps = record.curve["step"]
+    pairs = [(start + (x or 0), y) for x, y in zip(steps, record.curve[key], strict=True) if y is not None]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _legend(figure: "Figure", axis: "Axes") -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=min(len(unique), 6))
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def _layers(album: Album) -> "Figure | None":
+    """What is left of each layer, a mark for each chain's end."""
+    ends = [r for r in leaves(album) if any(layer["density"] is not None for layer in r.layers)]
+    names = list(dict.fromkeys(layer["name"] for r in ends for layer in r.layers if layer["density"] is not None))
+    if not names:
+        return None
+    figure, (axis,) = _figure(7.2, 0.9 + 0.22 * len(names))
+    for i, record in enumerate(ends):
+        aside = 0.12 * (i - (len(ends) - 1) / 2)  # equal densities stay apart
+        kept = [(x["density"], names.index(x["name"]) + aside) for x in record.layers if x["density"] is not None]
+        label = f"{record.role} {record.short}"
+        axis.plot(*zip(*kept, strict=True), "o", ms=5, color=LIGHT[i], label=label, mfc="none", mew=1.3)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(False, axis="y")
+    axis.set_xlim(-0.02, 1.02)
+    axis.xaxis.set_major_formatter(_percent)
+    axis.set_xlabel("density: weights kept of each layer")
+    _legend(figure, axis)
+    return figure
+
+
+# --- accuracy against density -----------------------------------------------------------------------------------------
+
+
+def _front(album: Album) -> "Figure | None":
+    """Every measured step with its standard error; the best at each density joined."""
+    measured = [r for r in album.records if r.accuracy is not None and r.density]
+    if not measured:
+        return None
+    low = _floor(album, measured)
+    seen = [r for r in measured if (r.accuracy or 0) >= low]
+    figure, (axis,) = _figure(5.2, 3.2)
+    colors = dict(zip(MARKS, (SOFT, *LIGHT), strict=False))
+    for role in dict.fromkeys(r.role for r in seen):
+        rows = [r for r in seen if r.role == role]
+        values = [[r.density for r in rows], [r.accuracy for r in rows], [r.se or 0 for r in rows]]
+        style = {"fmt": MARKS[role], "color": colors[role], "label": role, "ms": 4.5, "lw": 0, "elinewidth": 0.9}
+        axis.errorbar(values[0], values[1], yerr=values[2], **style)
+    best = front([(r.density or 1, r.accuracy or 0) for r in seen])
+    axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
+    _log_percent(axis)
+    if len(seen) < len(measured):
+        axis.set_title(f"between trainings, below the range: {len(measured) - len(seen)}", color=SOFT, fontsize=7)
+    axis.yaxis.set_major_formatter(_percent)
+    axis.set_xlabel("density: share of prunable weights that is kept")
+    axis.set_ylabel("test accuracy, \u00b1 one standard error")
+    axis.legend()
+    return figure
+
+
+def _log_percent(axis: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(_percent)
+
+
+def _floor(album: Album, measured: list[Record]) -> float:
+    """Where the range begins: the ends of chains and the dense ones set it, not the steps between trainings."""
+    parents = {r.parent for r in album.records}
+    ends = [r for i, r in enumerate(album.records) if r.accuracy is not None and (i not in parents or r.density == 1)]
+    return min((r.accuracy or 0) - (r.se or 0) for r in ends or measured)
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats in both: less on the first, more on the second."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def _percent(value: float, _position: Any = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+FIGURES: "dict[str, Callable[[Album], Figure | None]]" = {
+    "curves": _curves,
+    "layers": _layers,
+    "accuracy_density": _front,
+}

@@ -1,0 +1,110 @@
+"""The page: one HTML file that asks nothing of the network and shows what it is given as text, never as markup."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..runs import Step, write_file
+from .headline import Headline, headline
+from .palette import css
+from .records import Album, gather
+
+HEAVY = ("curve", "layers", "toml", "recipe")
+
+
+def write_report(steps: list[Step], out: Path, title: str = "Prunery report") -> Path:
+    """The steps and their ancestors as one self-contained HTML file."""
+    write_file(out, page(gather(steps), title).encode("utf-8", "replace"))
+    return out
+
+
+def page(album: Album, title: str) -> str:
+    """The file's text. Details of a step travel in a block of their own, parsed when they are looked at."""
+    head = headline(album)
+    style, script = css() + _asset("page.css"), _asset("plot.js") + _asset("page.js")
+    records = [vars(r) for r in album.records]
+    index = {
+        "steps": [{k: v for k, v in r.items() if k not in HEAVY} | {"curves": bool(r["curve"])} for r in records],
+        "common": album.common,
+        "conditions": album.conditions,
+        "current": [r.name for r in album.records].index(head.current),
+    }
+    parts = {
+        "title": html.escape(title),
+        "policy": _policy(style, script),
+        "style": style,
+        "script": script,
+        "lead": _lead(head),
+        "readings": _readings(head),
+        "basis": html.escape(_basis(album)),
+        "data": _block("data", index),
+        "details": "\n".join(_block(f"step-{i}", {k: r[k] for k in HEAVY}) for i, r in enumerate(records)),
+    }
+    # In one pass: a title that looks like a placeholder stays a title.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing from elsewhere, and of what is here only this style and this script."""
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _block(name: str, value: Any) -> str:
+    """JSON inside HTML: no `<` means no `</script>` and no `<!--`."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return f'<script type="application/json" id="{name}">{text}</script>'
+
+
+def _lead(head: Headline) -> str:
+    first, *others = head.sentences
+    rest = "".join(f'\n<p class="also">{html.escape(s)}</p>' for s in others)
+    return f'<p class="lead">{html.escape(first)}</p>{rest}'
+
+
+def _readings(head: Headline) -> str:
+    rows = [
+        f"<div><dt>{html.escape(r.label)}</dt><dd><b>{html.escape(r.value)}</b><span>{html.escape(r.detail)}</span></dd></div>"
+        for r in head.readings
+    ]
+    return "\n".join(rows)
+
+
+def _basis(album: Album) -> str:
+    """What all numbers rest on, where it is the same for all; otherwise how many conditions there are."""
+    chains = len({i for i, _ in enumerate(album.records)} - {r.parent for r in album.records})
+    words = f"{_count(len(album.records), 'step')} in {_count(chains, 'chain')}."
+    if len(album.conditions) > 1:
+        return f"{words} Measured under {len(album.conditions)} sets of conditions, lettered below."
+    rows = dict(next(iter(album.conditions.values())))
+    where = [rows.get("processor", ""), _with(rows, "cores"), _with(rows, "threads"), _package(rows, "torch")]
+    place = ", ".join(w for w in [*where, _package(rows, "commit")] if w)
+    return f"{words} Measured on {place}." if place else words
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
+def _with(rows: dict[str, str], key: str) -> str:
+    return f"{rows[key]} {key}" if key in rows else ""
+
+
+def _package(rows: dict[str, str], key: str) -> str:
+    return f"{key} {rows[key]}" if key in rows else ""

@@ -1,0 +1,318 @@
+"""Step folders as plain records: everything that the page and the figures show, with nothing of ours left to ask."""
+
+import string
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ..runs import ENV, METRICS, RESULT, SPEC, Step, read_lines
+from ..spec import Init, Refused, Spec, chosen, dumps, quote
+from .facts import Facts, as_facts, read_json
+from .recipes import recipe_text
+
+CURVES = (
+    "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
+)  # fmt: skip
+MOST_ROWS = 600
+LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step as the report sees it; None is what its folder does not tell."""
+
+    name: str
+    short: str
+    kind: str
+    role: str
+    parent: int | None
+    missing: str
+    network: str
+    data: str
+    settings: list[list[str]]
+    accuracy: float | None
+    se: float | None
+    n: int | None
+    loss: float | None
+    val_accuracy: float | None
+    val_n: int | None
+    density: float | None
+    parameters: int | None
+    kept: int | None
+    multiply_adds: int | None
+    kept_multiply_adds: int | None
+    bytes: int | None
+    seconds: float | None
+    parts: int | None
+    started: float | None
+    conditions: str
+    images: list[int | None]
+    steps: int
+    early_stop_step: int | None
+    images_per_second: float | None
+    every: int
+    curve: dict[str, list[float | None]]
+    layers: list[dict[str, Any]]
+    toml: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Album:
+    """The records, parents first; what all share; and the conditions that they were made under, by letter."""
+
+    records: list[Record]
+    common: list[list[str]]
+    conditions: dict[str, list[list[str]]]
+
+    def chain(self, record: Record) -> list[Record]:
+        """From the first step to this one."""
+        found = [record]
+        while found[-1].parent is not None:
+            found.append(self.records[found[-1].parent])
+        return found[::-1]
+
+
+def gather(steps: list[Step]) -> Album:
+    """The steps and all their ancestors."""
+    if not steps:
+        raise Refused("there are no steps to report; expected at least one finished step: make one with prunery run RECIPE")
+    files = _ordered(_with_ancestors(steps))
+    letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
+    common = _common(list(settings.values()))
+    shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
+    records: list[Record] = []
+    for file in files:
+        parent = at.get(file.parent)
+        own = [[k, v] for k, v in settings[file.name].items() if [k, v] not in common]
+        lineage = _lineage(file, files, at)
+        records.append(_record(file, lineage, shorts[file.name], parent, own, letters.of(file.env)))
+    return Album(records, common, letters.conditions)
+
+
+# --- the files of a step ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a step's folder says, checked to be readable."""
+
+    name: str
+    spec: Spec
+    env: Facts
+    result: Facts
+    rows: list[Facts]
+    parent: str
+
+
+def _read(folder: Path) -> _Files:
+    env = read_json(folder / ENV)
+    parent = env.text("parent") or ""
+    if "/" in parent or "\\" in parent:
+        raise Refused(f"{folder / ENV}: parent = {quote(parent)} is not allowed; expected the name of a step beside this one")
+    return _Files(folder.name, _spec(folder), env, read_json(folder / RESULT), _rows(folder / METRICS), parent)
+
+
+def _spec(folder: Path) -> Spec:
+    try:
+        return Step(folder).spec
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder / SPEC} cannot be read ({error}); expected the spec of a finished step") from None
+
+
+def _rows(path: Path) -> list[Facts]:
+    try:
+        rows = read_lines(path)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be read ({error}); expected one JSON table per line") from None
+    return [as_facts(row, path, f"line {i + 1}: ") for i, row in enumerate(rows)]
+
+
+def _with_ancestors(steps: list[Step]) -> dict[str, _Files]:
+    """Every step once; an ancestor whose folder is gone is left out, and its child says so."""
+    found: dict[str, _Files] = {}
+    waiting = [s.folder for s in steps]
+    while waiting:
+        folder = waiting.pop()
+        if folder.name not in found:
+            found[folder.name] = files = _read(folder)
+            above = folder.parent / files.parent
+            if files.parent and (above / ENV).exists():
+                waiting.append(above)
+    return found
+
+
+def _ordered(found: dict[str, _Files]) -> list[_Files]:
+    """Parents before children, older before newer."""
+    children: dict[str, list[_Files]] = defaultdict(list)
+    for files in sorted(found.values(), key=lambda f: (-(f.env.number("started") or 0), f.name)):
+        children[files.parent if files.parent in found else ""].append(files)
+    order: list[_Files] = []
+    waiting = children[""]
+    while waiting:
+        order.append(waiting.pop())
+        waiting.extend(children[order[-1].name])
+    if len(order) < len(found):
+        lost = min(found.keys() - {f.name for f in order})
+        raise Refused(f"{found[lost].env.where}: parent = {quote(found[lost].parent)} leads in a circle; expected an older step")
+    return order
+
+
+def _lineage(file: _Files, files: list[_Files], at: dict[str, int]) -> list[_Files]:
+    """From the first step to this one."""
+    chain = [file]
+    while chain[-1].parent in at:
+        chain.append(files[at[chain[-1].parent]])
+    return chain[::-1]
+
+
+# --- one record -------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    file: _Files, chain: list[_Files], short: str, parent: int | None, settings: list[list[str]], letter: str
+) -> Record:
+    result, env = file.result, file.env
+    specs = [f.spec for f in chain]
+    rows, every = _thinned(file.rows)
+    return Record(
+        name=file.name, short=short, kind=file.spec.kind, role=_role(specs), parent=parent,
+        missing=file.parent if parent is None else "", settings=settings, conditions=letter,
+        network=_network(specs[0]), data=_data(specs),
+        seconds=env.number("seconds"), parts=env.whole("parts"), started=env.number("started"),
+        **_measured(result), **_trained(result.table("train"), file.rows), every=every,
+        curve={key: [_rounded(row.number(key)) for row in rows] for key in CURVES} if rows else {},
+        layers=[_layer(facts) for facts in result.tables("layers")],
+        toml=dumps(file.spec), recipe=recipe_text(specs),
+    )  # fmt: skip
+
+
+def _measured(result: Facts) -> dict[str, Any]:
+    test, validation, data = result.table("test"), result.table("validation"), result.table("data")
+    return {
+        "accuracy": test.number("accuracy"), "se": test.number("standard_error"), "n": test.whole("n"),
+        "loss": test.number("loss"), "val_accuracy": validation.number("accuracy"), "val_n": validation.whole("n"),
+        "density": result.number("density"), "parameters": result.whole("parameters"), "bytes": result.whole("bytes"),
+        "kept": result.whole("kept_parameters"), "multiply_adds": result.whole("multiply_adds"),
+        "kept_multiply_adds": result.whole("kept_multiply_adds"),
+        "images": [data.whole(k) for k in ("train", "validation", "test")],
+    }  # fmt: skip
+
+
+def _trained(train: Facts, rows: list[Facts]) -> dict[str, Any]:
+    last = rows[-1].whole("step") if rows else 0
+    return {
+        "steps": train.whole("steps") or last or 0,
+        "early_stop_step": train.whole("early_stop_step"),
+        "images_per_second": train.number("images_per_second"),
+    }
+
+
+def _layer(facts: Facts) -> dict[str, Any]:
+    return {
+        "name": facts.needed(facts.text, "name"), "type": facts.text("type") or "",
+        "shape": facts.wholes("shape"), "output": facts.wholes("output"), "density": facts.number("density"),
+        **{key: facts.whole(key) for key in LAYER_WHOLES},
+    }  # fmt: skip
+
+
+def _thinned(rows: list[Facts]) -> tuple[list[Facts], int]:
+    """Rows for the page: all of them, or every k-th with the evaluations and the last."""
+    every = -(-len(rows) // MOST_ROWS) or 1
+    last = len(rows) - 1
+    return [r for i, r in enumerate(rows) if i % every == 0 or i == last or "val_loss" in r.values], every
+
+
+def _rounded(value: float | None) -> float | None:
+    return value if value is None else float(f"{value:.6g}")
+
+
+def _role(specs: list[Spec]) -> str:
+    """What a step is called: its kind, and finetune for training after pruning."""
+    pruned = any(s.kind == "prune" for s in specs)
+    return "finetune" if specs[-1].kind == "train" and pruned else specs[-1].kind
+
+
+def _network(first: Spec) -> str:
+    return first.model.name if isinstance(first, Init) else ""
+
+
+def _data(specs: list[Spec]) -> str:
+    """The data of the step, or of the nearest one above it."""
+    return next((s.data.name for s in reversed(specs) if hasattr(s, "data")), "")
+
+
+# --- names and settings -----------------------------------------------------------------------------------------------
+
+
+def _settings(spec: Spec) -> dict[str, str]:
+    """What was chosen, as key and text."""
+    return {k: _text(v) for k, v in _flat(chosen(spec))}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs = []
+    for key, value in values.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return pairs
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _common(settings: list[dict[str, str]]) -> list[list[str]]:
+    """Data, network and seed settings on which all steps that have them agree: said once instead of on every card."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for own in settings:
+        for key, value in own.items():
+            values[key].add(value)
+    shared = [k for k, v in values.items() if len(v) == 1 and (k == "seed" or k.startswith(("data.", "model.")))]
+    return [[k, next(iter(values[k]))] for k in shared]
+
+
+def _shorts(names: list[str]) -> dict[str, str]:
+    """The first digits of each name's hash: four, or as many as tell all names apart."""
+    tails = {name: name.rpartition("-")[2] for name in names}
+    for digits in count(4):
+        shorts = {name: tail[:digits] for name, tail in tails.items()}
+        if len(set(shorts.values())) == len(set(tails.values())):
+            return shorts
+    raise AssertionError
+
+
+class _Letters:
+    """A letter for each set of conditions: machine, threads, versions and commit."""
+
+    def __init__(self) -> None:
+        self.conditions: dict[str, list[list[str]]] = {}
+
+    def of(self, env: Facts) -> str:
+        rows = _conditions(env)
+        known = next((letter for letter, other in self.conditions.items() if other == rows), None)
+        letter = known or _letter(len(self.conditions))
+        self.conditions[letter] = rows
+        return letter
+
+
+def _letter(i: int) -> str:
+    """A ... Z, AA, AB, ..."""
+    return (_letter(i // 26 - 1) if i >= 26 else "") + string.ascii_uppercase[i % 26]
+
+
+def _conditions(env: Facts) -> list[list[str]]:
+    machine, versions = env.table("machine"), env.table("versions")
+    words = [machine.text(k) for k in ("system", "arch")]
+    rows = {
+        "processor": machine.text("cpu"),
+        "cores": machine.whole("cores"),
+        "threads": env.whole("threads"),
+        "system": " ".join(w for w in words if w),
+        **{package: versions.text(package) for package in versions.values},
+        "commit": env.text("commit"),
+    }
+    return [[k, str(v)] for k, v in rows.items() if v not in (None, "")]

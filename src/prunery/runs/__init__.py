@@ -1,0 +1,14 @@
+"""Where it lands: a folder per step, written once and whole; its metrics, checkpoint and lock. No torch at import."""
+
+from .compact import pack, read_state, unpack
+from .conditions import commit, conditions, cpu
+from .files import checksum, read_tensors, write_file, write_json, write_tensors, writing
+from .state import State
+from .step import CHECKPOINT, ENV, METRICS, RESULT, SPEC, WEIGHTS, Step, Work, read_lines
+from .store import Runs, lock
+
+__all__ = [
+    "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Runs", "State", "Step", "Work", "checksum", "commit",
+    "conditions", "cpu", "lock", "pack", "read_lines", "read_state", "read_tensors", "unpack", "write_file", "write_json",
+    "write_tensors", "writing",
+]  # fmt: skip

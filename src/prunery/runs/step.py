@@ -1,0 +1,117 @@
+"""A step's folder: read when it is finished (Step), written while it is being made (Work)."""
+
+import functools
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..spec import Spec, loads
+from .files import read_tensors, write_json, write_tensors, writing
+from .state import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPEC, METRICS, WEIGHTS, ENV, RESULT, CHECKPOINT = (
+    "spec.toml", "metrics.jsonl", "weights.safetensors", "env.json", "result.json", "checkpoint.safetensors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step, as its folder tells it."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        return loads((self.folder / SPEC).read_text(encoding="utf-8"))
+
+    @functools.cached_property
+    def env(self) -> dict[str, Any]:
+        return json.loads((self.folder / ENV).read_text(encoding="utf-8"))
+
+    @functools.cached_property
+    def result(self) -> dict[str, Any]:
+        path = self.folder / RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def parent(self) -> "Step | None":
+        name = self.env.get("parent")
+        return Step(self.folder.parent / name) if name else None
+
+    def chain(self) -> "list[Step]":
+        """From the first step to this one."""
+        return [*(self.parent.chain() if self.parent else []), self]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_lines(self.folder / METRICS)
+
+    def state(self) -> State:
+        return State.of(read_tensors(self.folder / WEIGHTS)[0])
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; a last line that a killed process cut off is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: they become null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+class Work:
+    """A step while it is being made, in a folder that nobody takes for a finished one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started = time.monotonic()
+        self.seconds_before = 0.0
+        self.parts = 1
+
+    def seconds(self) -> float:
+        """Time spent on the step, earlier interrupted parts included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row to the metrics."""
+        path = self.folder / METRICS
+        with writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_lines(self.folder / METRICS)
+
+    def checkpoint(self, tensors: "dict[str, Tensor]", about: dict[str, Any]) -> None:
+        """Where a killed run takes up again: one file, replaced in one rename."""
+        path = self.folder / METRICS
+        length = path.stat().st_size if path.exists() else 0
+        about = {**about, "metrics_bytes": length, "seconds": self.seconds(), "parts": self.parts}
+        write_tensors(self.folder / CHECKPOINT, tensors, about)
+
+    def restore(self) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
+        """The last checkpoint, with the metrics cut back to it; None where there is none."""
+        path = self.folder / CHECKPOINT
+        tensors, about = read_tensors(path) if path.exists() else ({}, {})
+        with writing(self.folder), open(self.folder / METRICS, "ab") as file:
+            file.truncate(about.get("metrics_bytes", 0))
+        if not about:
+            return None
+        self.seconds_before, self.parts = about["seconds"], about["parts"] + 1
+        return tensors, about
+
+    def save(self, state: State, about: dict[str, Any] | None = None) -> None:
+        write_tensors(self.folder / WEIGHTS, state.tensors(), about)
+
+    def result(self, values: dict[str, Any]) -> None:
+        write_json(self.folder / RESULT, values)

@@ -1,0 +1,26 @@
+"""How Prunery says no: one line with what was seen, what was expected and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class Refused(ValueError):
+    """A request that cannot be carried out; its text is the one line that the user reads."""
+
+
+def choose(name: Any, names: Iterable[Any], what: str) -> Any:
+    """The name itself, when it is one of `names`; otherwise a refusal with the nearest ones."""
+    known = list(names)
+    if name in known:
+        return name
+    near = get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise Refused(f"{what} = {quote(name)} is unknown; choose one of {', '.join(map(str, known))}{hint}")
+
+
+def quote(value: object) -> str:
+    """A value as TOML would show it, cut short and on one line."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = '"' + text[1:-1] + '"' if isinstance(value, str) else text
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,222 @@
+"""The steps of a chain as frozen dataclasses. A default, once released, never changes: names leave defaults out."""
+
+import ast
+import inspect
+import textwrap
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, Literal, get_type_hints
+
+from .check import Count, Density, NotNegative, Positive, Share, Whole, check
+from .errors import Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Anything that can be asked for; its fields are checked when it is made."""
+
+    kind: ClassVar[str] = "spec"
+
+    def __post_init__(self) -> None:
+        for name, hint in hints(type(self)).items():
+            object.__setattr__(self, name, check(getattr(self, name), hint, f"{self.kind}.{name}"))
+
+
+@cache
+def hints(cls: type) -> dict[str, Any]:
+    """The fields of a spec with their annotations, ranges included."""
+    found = get_type_hints(cls, include_extras=True)
+    return {f.name: found[f.name] for f in fields(cls)}
+
+
+@cache
+def helps(cls: type) -> dict[str, str]:
+    """The text behind each field of a spec: its `--help`."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+    return {
+        a.target.id: " ".join(b.value.value.split())  # type: ignore[union-attr,attr-defined]
+        for a, b in zip(body, body[1:], strict=False)
+        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Spec):
+    """Which images, scaled and varied how."""
+
+    kind: ClassVar[str] = "data"
+    name: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, folder:PATH (one sub-folder per class) or hf:NAME"""
+    scaling: Literal["channel", "unit", "image", "pixel_l2", "image_l2", "raw", "imagenet"] = "channel"
+    """pixels to inputs: standardised per channel, 0..1, standardised per image, unit length per pixel or per image,
+    raw 0..255, or with ImageNet's mean and deviation"""
+    flip: bool = False
+    """mirror half of the training images"""
+    crop: Whole = 0
+    """pad training images by this many pixels and cut out a random window"""
+    cutout: Whole = 0
+    """blank a random square of this many pixels in each training image"""
+    resize: Whole = 0
+    """side in pixels that all images are resized to; 0 keeps their own"""
+    validation: Whole | None = None
+    """images held out of the training set; the set's own number (5,000, or a tenth of a small set) when not given"""
+    split_seed: Whole = 42
+    """seed of the permutation that chooses the held-out images"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Spec):
+    """Which network, with which weights at the start."""
+
+    kind: ClassVar[str] = "model"
+    name: str = "convnet"
+    """lenet5, conv6, resnet20, ...; torchvision:NAME; timm:NAME; or path/to/file.py:function"""
+    input: tuple[Count, ...] = ()
+    """channels, height and width of one input; taken from the data when not given"""
+    classes: Whole = 0
+    """number of classes; taken from the data when 0"""
+    init: Literal[
+        "default", "glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform", "lecun_normal", "orthogonal"
+    ] = "default"
+    """how weights are drawn; default is the network's own way"""
+    weights: str = ""
+    """a file of weights to start from (.safetensors or .pth), or pretrained: the library's own, downloaded"""
+    weights_sha256: str = ""
+    """checksum of that file; filled in when not given"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.input) not in (0, 3):
+            raise Refused(f"model.input = {list(self.input)} is not allowed; expected [channels, height, width]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init(Spec):
+    """The first step: a network with its initial weights."""
+
+    kind: ClassVar[str] = "init"
+    model: Model = Model()
+    seed: Whole = 0
+    """seed of the initial weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Spec):
+    """Weights to better weights; masked weights stay exactly zero."""
+
+    kind: ClassVar[str] = "train"
+    data: Data = Data()
+    epochs: NotNegative = 10.0
+    """passes over the training images; parts of a pass are allowed"""
+    steps: Whole | None = None
+    """optimiser steps; given instead of epochs"""
+    batch: Count = 128
+    """images in a step"""
+    optimizer: Literal["sgd", "adam", "adamw", "adadelta"] = "sgd"
+    """the rule that turns gradients into steps"""
+    lr: Positive = 0.1
+    """learning rate; the peak where the schedule varies it"""
+    momentum: Share = 0.9
+    """of sgd"""
+    nesterov: bool = False
+    """sgd looks ahead along its momentum"""
+    beta1: Share = 0.9
+    """of adam and adamw: memory of the mean gradient"""
+    beta2: Share = 0.999
+    """of adam and adamw: memory of the squared gradient"""
+    eps: Positive | None = None
+    """of adam, adamw and adadelta: what keeps the division finite; PyTorch's own value when not given"""
+    weight_decay: NotNegative = 0.0
+    """pull of the weights to zero (decoupled for adamw)"""
+    decay_all: bool = True
+    """decay biases and normalisation weights too"""
+    schedule: Literal["constant", "step", "multistep", "cosine", "onecycle"] = "constant"
+    """learning rate over time"""
+    step_epochs: Positive = 30.0
+    """of step: epochs between drops"""
+    milestones: tuple[Positive, ...] = ()
+    """of multistep: epochs at which the rate drops"""
+    gamma: Positive = 0.1
+    """of step and multistep: factor of each drop"""
+    warmup: NotNegative = 0.0
+    """epochs of linear rise from zero; of onecycle: epochs to the peak"""
+    final_lr: NotNegative = 0.0
+    """of cosine and onecycle: share of lr at the end"""
+    label_smoothing: Share = 0.0
+    """share of the target spread over all classes"""
+    mixup: NotNegative = 0.0
+    """blend pairs of images with a Beta(mixup, mixup) weight; 0 is off"""
+    ema: Share = 0.0
+    """keep an average of the weights with this memory per step and end with it; 0 is off"""
+    clip: NotNegative = 0.0
+    """largest norm of the whole gradient; 0 is off"""
+    teacher: str = ""
+    """an earlier step (its label or name) or a saved checkpoint whose outputs the network imitates"""
+    teacher_sha256: str = ""
+    """checksum of that checkpoint; filled in when not given"""
+    distill: Share = 0.9
+    """share of the loss that comes from the teacher"""
+    temperature: Positive = 4.0
+    """softening of the teacher's outputs"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """arithmetic of the forward and backward pass; weights stay float32"""
+    channels_last: bool = False
+    """memory layout of images; pays for convolutional networks"""
+    eval_every: Whole = 0
+    """steps between evaluations; 0 evaluates after each epoch"""
+    test_every_eval: bool = False
+    """evaluate the test set each time too, not only at the end (the lottery's curves need it)"""
+    keep: Literal["last", "best"] = "last"
+    """weights to end with: the last ones, or those at the smallest validation loss"""
+    seed: Whole = 0
+    """seed of the data order, augmentation and dropout"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule == "multistep" and not self.milestones:
+            raise Refused("train.milestones is empty; multistep needs the epochs of its drops, e.g. milestones = [80, 120]")
+        if self.keep == "best" and self.data.validation == 0:
+            raise Refused('train.keep = "best" needs validation images; set data.validation above 0')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Spec):
+    """A mask to a smaller mask; exact by count."""
+
+    kind: ClassVar[str] = "prune"
+    data: Data = Data()
+    density: Density = 0.1
+    """share of the prunable weights that are kept, counted on the whole network"""
+    criterion: Literal["magnitude", "random"] = "magnitude"
+    """what makes a weight worth keeping"""
+    scope: Literal["global", "layer"] = "global"
+    """rank all weights together, or each layer on its own"""
+    exclude: tuple[str, ...] = ()
+    """layers that are left whole: names or patterns such as fc*"""
+    seed: Whole = 0
+    """of the random criterion"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Spec):
+    """Weights to integers and scales, after training; zeros stay zeros."""
+
+    kind: ClassVar[str] = "quantize"
+    data: Data = Data()
+    bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
+    """bits of a weight, sign included"""
+    per: Literal["channel", "tensor"] = "channel"
+    """one scale for each output channel, or one for a whole layer"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack(Spec):
+    """The network as one small file: kept weights only, their places as bits."""
+
+    kind: ClassVar[str] = "pack"
+    data: Data = Data()
+    values: Literal["float32", "float16"] = "float16"
+    """how kept weights are stored where they are not quantised; outputs are measured with what was stored"""
+
+
+STEPS: dict[str, type[Spec]] = {cls.kind: cls for cls in (Init, Train, Prune, Quantize, Pack)}

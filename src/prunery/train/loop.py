@@ -1,0 +1,305 @@
+"""The one loop: (network, masks, images, spec) -> weights. What it must remember, it writes to its checkpoint."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Splits, Stream
+from ..masks import Mask, apply_
+from ..runs import State, Work
+from ..spec import Refused, Train
+from .evaluate import Evaluation, arithmetic, evaluate
+from .loss import loss_of
+from .optim import optimizer, rate
+
+LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, and a GPU is not made to wait each step
+
+
+class Stopped(Exception):
+    """The user asked for a stop; the checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a step is carried out; none of it changes what comes out on the same machine."""
+
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+    stopping: Callable[[], bool] = lambda: False
+    tick: Callable[[dict[str, Any]], None] = lambda _: None
+
+
+@dataclass
+class Tally:
+    """What has happened since the last row of metrics: recent losses one by one, older ones as their sum."""
+
+    recent: list[Tensor] = field(default_factory=list)
+    total: float = 0.0
+    steps: int = 0
+    hits: Tensor | None = None
+    images: int = 0
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        self.recent.append(loss.detach())
+        hits = (logits.detach().argmax(1) == y).sum()
+        self.hits = hits if self.hits is None else self.hits + hits
+        self.images += len(y)
+
+    def fold(self) -> None:
+        """Recent losses into the sum; done at fixed steps only, so that a resumed run adds up in the same order."""
+        self.total += torch.stack(self.recent).double().sum().item() if self.recent else 0.0
+        self.steps += len(self.recent)
+        self.recent = []
+
+
+def total_steps(spec: Train, steps_per_epoch: int) -> int:
+    """Steps that a spec asks for."""
+    return spec.steps if spec.steps is not None else round(spec.epochs * steps_per_epoch)
+
+
+def derived(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+
+
+class Loop:
+    """A training run between two of its steps."""
+
+    def __init__(self, network: nn.Module, mask: Mask, splits: Splits, spec: Train, ways: Ways) -> None:
+        layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+        self.network = network.to(ways.device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.spec, self.ways, self.splits = spec, ways, splits
+        self.stream = Stream(splits, spec.batch, spec.seed)
+        self.total = total_steps(spec, self.stream.steps_per_epoch)
+        self.optimizer = optimizer(network, spec)
+        named = dict(network.named_parameters())
+        self.masked = [named[k] for k in mask]
+        self.keeps = [m.to(ways.device, named[k].dtype).contiguous(memory_format=_layout(named[k])) for k, m in mask.items()]
+        apply_({k: named[k].data for k in mask}, mask)
+        self.average = _copies(network) if spec.ema else {}
+        self.best: dict[str, Tensor] = {}
+        self.tally, self.step = Tally(), 0
+        self.facts: dict[str, Any] = {"best_loss": None, "best_step": None, "last_loss": None, "images": 0}
+
+    def run(self, work: Work, teacher: nn.Module | None) -> None:
+        """From where the checkpoint left off to the last step."""
+        loss = loss_of(self.network, teacher, self.spec)
+        saved = time.monotonic()
+        while self.step < self.total:
+            self.advance(loss)
+            if self.step % self.every() == 0 or self.step == self.total:
+                work.log(self.row(work))
+            elif self.step % LOOK == 0:
+                self.look()
+                self.tally.fold()
+            if self.ways.stopping():
+                self.save(work)
+                raise Stopped(f"{work.folder.name}: stopped after step {self.step} of {self.total}")
+            if time.monotonic() - saved > self.ways.checkpoint_seconds and self.step < self.total:
+                self.save(work)
+                saved = time.monotonic()
+
+    def every(self) -> int:
+        """Steps between two rows of metrics."""
+        return self.spec.eval_every or self.stream.steps_per_epoch
+
+    def advance(self, loss_of_step: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        """One step of the optimiser."""
+        x, y = self.stream(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.spec, self.step, self.stream.steps_per_epoch, self.total)
+        with arithmetic(self.spec.precision, x.device.type):
+            loss, logits = loss_of_step(x, y, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.update()
+        self.step += 1
+        self.tally.add(loss, logits, y)
+        self.ways.tick({"step": self.step, "total": self.total, "images": len(y), "loss": self.tally.recent[-1]})
+
+    def update(self) -> None:
+        """Gradients to weights; pruned weights, their gradients and so their moments are exactly zero throughout."""
+        if self.masked:
+            pairs = [(p.grad, k) for p, k in zip(self.masked, self.keeps, strict=True) if p.grad is not None]
+            torch._foreach_mul_([g for g, _ in pairs], [k for _, k in pairs])
+        if self.spec.clip:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            if self.masked:
+                torch._foreach_mul_(self.masked, self.keeps)
+            if self.spec.ema:
+                self._average()
+
+    def _average(self) -> None:
+        """The running average; young averages forget faster, so that the first weights do not linger."""
+        memory = min(self.spec.ema, (1 + self.step) / (10 + self.step))
+        now = self.network.state_dict()
+        floats = [k for k in self.average if self.average[k].is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in floats], [now[k] for k in floats], 1 - memory)
+        for key in self.average.keys() - set(floats):
+            self.average[key].copy_(now[key])
+
+    def look(self) -> None:
+        """Refuse to go on from a loss that is no number."""
+        losses = torch.stack(self.tally.recent).float() if self.tally.recent else torch.zeros(1)
+        if not bool(torch.isfinite(losses).all()):
+            first = int((~torch.isfinite(losses)).nonzero()[0])
+            step = self.step - len(losses) + first + 1
+            raise Refused(
+                f"train: the loss became {losses[first].item()} at step {step} of {self.total}; lower train.lr "
+                f"(now {self.spec.lr:g}), add train.warmup or train.clip; the last good checkpoint is kept"
+            )
+
+    def row(self, work: Work) -> dict[str, Any]:
+        """One row of metrics, and a fresh tally."""
+        self.look()
+        tally, self.tally = self.tally, Tally()
+        tally.fold()
+        self.facts |= {"last_loss": tally.total / tally.steps, "images": self.facts["images"] + tally.images}
+        row = {"step": self.step, "epoch": round(self.step / self.stream.steps_per_epoch, 6)}
+        row |= {"lr": self.optimizer.param_groups[0]["lr"], "train_loss": self.facts["last_loss"]}
+        row |= {"train_accuracy": int(tally.hits) / tally.images}  # type: ignore[arg-type]
+        row |= self.evaluations() | {"seconds": round(work.seconds(), 3)}
+        self.ways.tick({"row": row})
+        return row
+
+    def evaluations(self) -> dict[str, float]:
+        """Validation (and test) figures of the weights that would be kept, and the bookkeeping of the best."""
+        with self.averaged():
+            found = evaluate(self.network, self.splits.validation, self.splits, self.spec.precision)
+            if found and (self.facts["best_loss"] is None or found.loss < self.facts["best_loss"]):
+                self.facts |= {"best_loss": found.loss, "best_step": self.step}
+                self.best = _copies(self.network) if self.spec.keep == "best" else {}
+            tested = self.spec.test_every_eval
+            test = evaluate(self.network, self.splits.test, self.splits, self.spec.precision) if tested else None
+        return _figures("val", found) | _figures("test", test)
+
+    def averaged(self) -> Any:
+        """With the averaged weights in place, where there are any."""
+        return Swapped(self.network, self.average) if self.average else nullcontext()
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights to end with."""
+        with self.averaged():
+            return self.best or _copies(self.network)
+
+    def save(self, work: Work) -> None:
+        """Everything that the rest of the run depends on."""
+        self.look()
+        parts = {"net": self.network.state_dict(), "opt": _moments(self.optimizer), "ema": self.average}
+        parts |= {"best": self.best, "rng": _random_states(self.ways.device), "tally": _tallied(self.tally)}
+        tensors = {f"{part}:{k}": v for part, group in parts.items() for k, v in group.items()}
+        work.checkpoint(tensors, {"step": self.step, "facts": self.facts, "tally": _counts(self.tally)})
+
+    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """The inverse of `save`; afterwards the run cannot tell that it was ever interrupted."""
+        part = lambda name: {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ":")}  # noqa: E731
+        self.network.load_state_dict(part("net"))
+        _load_moments(self.optimizer, part("opt"))
+        self.average = {k: v.to(self.ways.device) for k, v in part("ema").items()}
+        self.best = {k: v.to(self.ways.device) for k, v in part("best").items()}
+        _set_random_states(part("rng"))
+        moved = {k: v.to(self.ways.device) for k, v in part("tally").items()}
+        self.tally = Tally(list(moved.get("recent", [])), hits=moved.get("hits"), **about["tally"])
+        self.step, self.facts = about["step"], about["facts"]
+
+
+def train(
+    network: nn.Module, mask: Mask, splits: Splits, spec: Train, work: Work, ways: Ways, teacher: nn.Module | None = None
+) -> tuple[State, dict[str, Any]]:
+    """Trained weights and the facts of the run; resumes from the work folder's checkpoint where there is one."""
+    devices = [torch.device(ways.device)] if ways.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices):
+        # Dropout and its kin draw from the global stream; it is ours inside this block and the caller's again after it.
+        torch.manual_seed(derived(spec.seed, "dropout"))
+        loop = Loop(network, mask, splits, spec, ways)
+        found = work.restore()
+        if found:
+            loop.restore(*found)
+        loop.run(work, teacher)
+    weights = loop.kept()
+    network.load_state_dict(weights)
+    return State(weights, dict(mask)), _facts(loop, work)
+
+
+def _facts(loop: Loop, work: Work) -> dict[str, Any]:
+    """What the report says about the run."""
+    guessing = float(torch.tensor(len(loop.splits.facts.classes)).log())
+    return {
+        "steps": loop.total,
+        "early_stop_step": loop.facts["best_step"],
+        "seconds": round(work.seconds(), 3),
+        "images_per_second": round(loop.facts["images"] / max(work.seconds(), 1e-9), 1),
+        "diverged": loop.facts["last_loss"] is not None and loop.facts["last_loss"] > 0.98 * guessing,
+    }
+
+
+class Swapped:
+    """Other weights in a network for a while; buffers too."""
+
+    def __init__(self, network: nn.Module, weights: dict[str, Tensor]) -> None:
+        self.network, self.weights = network, weights
+
+    def __enter__(self) -> None:
+        self.own = _copies(self.network)
+        self.network.load_state_dict(self.weights)
+
+    def __exit__(self, *_: object) -> None:
+        self.network.load_state_dict(self.own)
+
+
+def _layout(weight: Tensor) -> torch.memory_format:
+    last = weight.ndim == 4 and not weight.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _copies(network: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+
+def _figures(prefix: str, found: Evaluation | None) -> dict[str, float]:
+    return {f"{prefix}_loss": found.loss, f"{prefix}_accuracy": found.accuracy} if found else {}
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's memory, as name -> tensor: parameter number, then its own name for it."""
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {(i, k): v for i, p in enumerate(ordered) for k, v in optimizer.state.get(p, {}).items()}
+    return {f"{i}:{k}": v for (i, k), v in state.items() if isinstance(v, Tensor)}
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    """The memory back in place, in each parameter's own memory layout: the fused kernels walk raw memory."""
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in saved.items():
+        index, key = name.split(":", 1)
+        weight = ordered[int(index)]
+        same = value.shape == weight.shape
+        optimizer.state[weight][key] = torch.empty_like(weight).copy_(value) if same else value.to(weight.device)
+
+
+def _tallied(tally: Tally) -> dict[str, Tensor]:
+    recent = {"recent": torch.stack(tally.recent)} if tally.recent else {}
+    return recent | ({"hits": tally.hits} if tally.hits is not None else {})
+
+
+def _counts(tally: Tally) -> dict[str, Any]:
+    return {"total": tally.total, "steps": tally.steps, "images": tally.images}
+
+
+def _random_states(device: str) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.startswith("cuda") else {})
+
+
+def _set_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

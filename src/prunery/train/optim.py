@@ -1,0 +1,79 @@
+"""Optimisers and learning rates: two tables, one function each per name."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..spec import Train
+
+
+def _sgd(groups: list[dict], spec: Train) -> Optimizer:
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
+
+
+def _adam(groups: list[dict], spec: Train) -> Optimizer:
+    return torch.optim.Adam(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps or 1e-8, fused=True)
+
+
+def _adamw(groups: list[dict], spec: Train) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps or 1e-8, fused=True)
+
+
+def _adadelta(groups: list[dict], spec: Train) -> Optimizer:
+    return torch.optim.Adadelta(groups, lr=spec.lr, eps=spec.eps or 1e-6, foreach=True)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict], Train], Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "adadelta": _adadelta,
+}
+
+
+def optimizer(network: nn.Module, spec: Train) -> Optimizer:
+    """The optimiser that a spec names, over the parameters that want gradients."""
+    wanted = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in wanted if spec.decay_all or p.ndim > 1]
+    plain = [p for p in wanted if not spec.decay_all and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return OPTIMIZERS[spec.optimizer]([g for g in groups if g["params"]], spec)
+
+
+def _step(spec: Train, epoch: float, _: float) -> float:
+    return spec.gamma ** math.floor(epoch / spec.step_epochs)
+
+
+def _multistep(spec: Train, epoch: float, _: float) -> float:
+    return spec.gamma ** sum(epoch >= m for m in spec.milestones)
+
+
+def _cosine(spec: Train, epoch: float, epochs: float) -> float:
+    done = max(0.0, epoch - spec.warmup) / max(epochs - spec.warmup, 1e-9)
+    return spec.final_lr + (1 - spec.final_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def _onecycle(spec: Train, epoch: float, epochs: float) -> float:
+    """Up a line to the peak (at `warmup`, or 30 % of the way), then down a line to `final_lr`."""
+    peak = spec.warmup or 0.3 * epochs
+    falling = 1 - (1 - spec.final_lr) * (epoch - peak) / max(epochs - peak, 1e-9)
+    return max(epoch / peak, 0.04) if epoch < peak else max(falling, 0.0)
+
+
+SCHEDULES: dict[str, Callable[[Train, float, float], float]] = {
+    "constant": lambda spec, epoch, epochs: 1.0,
+    "step": _step,
+    "multistep": _multistep,
+    "cosine": _cosine,
+    "onecycle": _onecycle,
+}
+
+
+def rate(spec: Train, step: int, steps_per_epoch: int, total: int) -> float:
+    """The learning rate of one step; a function of the step alone, so that a resumed run needs no schedule state."""
+    epoch, epochs = step / steps_per_epoch, total / steps_per_epoch
+    rising = (step + 1) / (spec.warmup * steps_per_epoch) if spec.warmup and spec.schedule != "onecycle" else 1.0
+    return spec.lr * min(rising, 1.0) * SCHEDULES[spec.schedule](spec, epoch, epochs)
