@@ -11,7 +11,7 @@ from torch import nn
 
 from . import data, models, prune, quantize
 from .masks import prunable
-from .measure import summary
+from .measure import count, summary, totals
 from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
 from .spec import Data, Init, Model, Node, Pack, Prune, Quantize, Recipe, Refused, Spec, Train, build, plain
 from .train import Ways, train
@@ -113,7 +113,7 @@ def images(spec: Data, root: Path, device: str) -> data.Splits:
 def make(node: Node, place: Place, work: Work) -> None:
     """One step: compute its state, write it, measure it."""
     if isinstance(node.spec, Init):
-        return _init(node, work)
+        return _init(node, place, work)
     assert node.parent is not None
     network, state, model = network_of(Step(place.runs.path(node.parent)))
     about = {"model": plain(model), "step": node.name}
@@ -135,9 +135,9 @@ def _root(node: Node) -> Init:
     return first
 
 
-def _init(node: Node, work: Work) -> None:
+def _init(node: Node, place: Place, work: Work) -> None:
     spec = _root(node)
-    network = models.build(spec.model, spec.seed)
+    network = models.build(spec.model, spec.seed, place.say)
     work.save(State(network.state_dict()), {"model": plain(spec.model), "step": node.name})
     size = (work.folder / WEIGHTS).stat().st_size
     work.result(summary(network, {}, spec.model.input) | {"bytes": size})
@@ -148,8 +148,20 @@ Made = tuple[State, dict[str, Any]]
 
 def _train(spec: Train, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
     teacher = teacher_of(spec.teacher, place) if spec.teacher else None
-    trained, facts = train(network, state.masks, splits, spec, work, place.ways, teacher)
+    ways = replace(place.ways, threads=place.ways.threads or fitting_threads(network, spec, splits))
+    trained, facts = train(network, state.masks, splits, spec, work, ways, teacher)
     return trained, {"train": facts}
+
+
+SMALL = 50_000_000
+"""Multiply-adds of a forward pass below which a second thread costs more than it brings: it saves a fifth of a step on
+an idle machine and makes it many times slower on a busy one, where threads wait for each other at every layer."""
+
+
+def fitting_threads(network: nn.Module, spec: Train, splits: data.Splits) -> int:
+    """CPU threads for a training step, by its size alone, so that the choice is the same in every run."""
+    work = totals(count(network, splits.facts.shape, spec.batch))["multiply_adds"]
+    return 1 if work < SMALL else torch.get_num_threads()
 
 
 def _prune(spec: Prune, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:

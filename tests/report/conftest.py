@@ -1,9 +1,10 @@
-"""A folder of synthetic steps: a dense network, two densities, a control, a quantised and a packed end."""
+"""Step folders with made-up numbers, laid by the real Runs."""
 
 import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,7 +38,7 @@ class Fake:
             "density": self.density, "parameters": total["parameters"], "kept_parameters": total["kept"],
             "multiply_adds": total["multiply_adds"], "kept_multiply_adds": total["kept_multiply_adds"],
             "bytes": 1200 + total["kept"] * self.bits // 8, "layers": layers,
-            "data": {"name": "digits", "classes": [str(i) for i in range(10)], "train": 1293, "validation": 144, "test": 360},
+            "data": {"name": "digits", "classes": list("0123456789"), "train": 1293, "validation": 144, "test": 360},
         }  # fmt: skip
 
     def layer(self, name: str, about: tuple) -> dict:
@@ -60,7 +61,12 @@ class Fake:
         part = step / steps
         floor, fall = 3 * (1 - self.accuracy), 5 + 4 * self.density
         loss = (floor + 2.2 * math.exp(-fall * part)) * (1 + noise)
-        values = {"step": step, "epoch": step / 11, "lr": spec.lr * 0.5 * (1 + math.cos(math.pi * part)), "train_loss": loss}
+        values = {
+            "step": step,
+            "epoch": step / 11,
+            "lr": spec.lr * 0.5 * (1 + math.cos(math.pi * part)),
+            "train_loss": loss,
+        }
         values |= {"train_accuracy": max(0.1, 1 - loss / 2.4), "seconds": self.seconds * part}
         rises = 0.08 + floor + 1.9 * math.exp(-fall * part) + 0.05 * part + noise / 8
         known = {"val_loss": rises, "val_accuracy": self.accuracy * (1 - math.exp(-2 * fall * part)) + noise / 40}
@@ -88,7 +94,7 @@ def make(runs: Runs, node: Node, fake: Fake, **more) -> Step:
 
 
 def tree(root: Path, data: Data | None = None, name: str = "convnet") -> list[Step]:
-    """Nine steps: init, dense, two pruned branches and a random control, finetuned; one quantised and packed."""
+    """Ten steps: init, dense, two pruned branches and a random control, finetuned; one quantised and packed."""
     runs, data = Runs(root), data or Data(name="digits")
     init = Node(Init(model=Model(name=name, input=(1, 8, 8), classes=10)))
     dense = Node(Train(data=data, epochs=12, lr=0.2, schedule="cosine", weight_decay=0.0005), init)
@@ -104,6 +110,12 @@ def tree(root: Path, data: Data | None = None, name: str = "convnet") -> list[St
     packed = Node(Pack(data=data), quantize)
     steps.append(make(runs, quantize, Fake(0.9806, 0.1, bits=8, seconds=0.3)))
     return [*steps, make(runs, packed, Fake(0.9806, 0.1, bits=6, seconds=0.2))]
+
+
+@pytest.fixture(scope="session")
+def fake() -> SimpleNamespace:
+    """The makers above, for tests that lay folders of their own."""
+    return SimpleNamespace(tree=tree, make=make, numbers=Fake)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from ..spec import Refused, Spec, helps, hints
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="PRUNERY_RUNS", help="folder that keeps every step")]
 DataFolder = Annotated[Path, typer.Option("--data-dir", envvar="PRUNERY_DATA", help="folder that holds the data sets")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is")]
-Threads = Annotated[int, typer.Option("--threads", help="CPU threads; 0 leaves PyTorch's own number")]
+Threads = Annotated[int, typer.Option("--threads", help="CPU threads of training; 0: one for small networks, else all")]
 Every = Annotated[float, typer.Option("--checkpoint-seconds", help="seconds between checkpoints inside a training step")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
@@ -55,8 +55,6 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def place(runs: Path, data: Path, device_name: str, threads: int, every: float, quiet: bool) -> Iterator[Any]:
     """Everything a chain needs to know of this machine and this user."""
-    import torch
-
     from ..chain import Place
     from ..runs import Runs
     from ..train import Ways
@@ -64,10 +62,9 @@ def place(runs: Path, data: Path, device_name: str, threads: int, every: float, 
 
     if threads < 0 or every < 0:
         raise Refused(f"--threads = {threads}, --checkpoint-seconds = {every:g}: expected 0 or more")
-    torch.set_num_threads(threads or torch.get_num_threads())
     screen = Screen(quiet)
     with stoppable() as stopping:
-        ways = Ways(device=device(device_name), checkpoint_seconds=every, stopping=stopping, tick=screen.tick)
+        ways = Ways(device=device(device_name), threads=threads, checkpoint_seconds=every, stopping=stopping, tick=screen.tick)
         try:
             yield Place(Runs(runs), data, ways, say=screen.say, began=screen.began)
         finally:

@@ -48,6 +48,13 @@ def locate(root: Path, layout: Layout) -> dict[str, Path]:
     return found
 
 
+def present(root: Path, layout: Layout) -> bool:
+    """Whether published files of the set lie there, whole or not."""
+    return any((f / n).is_file() or (f / f"{n}.gz").is_file() for f in _folders(root, layout) for n in layout.files) or any(
+        (p / layout.archive).is_file() for p in (root, root / layout.name) if layout.archive
+    )
+
+
 def _find(root: Path, layout: Layout) -> dict[str, Path]:
     for folder in _folders(root, layout):
         here = {n: p for n in layout.files for p in (folder / n, folder / f"{n}.gz") if p.is_file()}

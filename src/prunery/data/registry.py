@@ -12,6 +12,7 @@ from torch import Tensor
 from ..spec import Data, Refused, choose
 from . import batches, classes, digits, folder, hub, idx
 from .cache import cached
+from .files import present
 from .sets import Facts, Images, Published, Source, Splits
 from .splits import hold_out
 
@@ -39,6 +40,7 @@ DATASETS: dict[str, Dataset] = {
         (3, 32, 32), classes.CIFAR100, 5000, partial(batches.source, batches.CIFAR100, classes.CIFAR100)
     ),
 }
+LAYOUTS = {k.name: k for k in (idx.MNIST, idx.FASHION, batches.CIFAR10, batches.CIFAR100)}
 PREFIXES: dict[str, Open] = {"folder:": folder.source, "hf:": hub.source}
 
 
@@ -49,6 +51,12 @@ def facts(spec: Data, root: Path) -> Facts:
         return _facts(spec, known.shape, known.classes)
     found = _published(spec, Path(root))
     return _facts(spec, tuple(found.train.x.shape[1:]), found.classes)
+
+
+def found(name: str, root: Path) -> bool:
+    """Whether a set can be used without a download."""
+    layout = LAYOUTS.get(name)
+    return layout is None or present(Path(root), layout)
 
 
 def _facts(spec: Data, shape: tuple[int, ...], classes: tuple[str, ...]) -> Facts:

@@ -1,4 +1,4 @@
-"""What a file says, read by name: what is absent is None, what has the wrong type is refused with the file and the field."""
+"""What a file says, read by name: absent is None; the wrong type is refused with the file and the field."""
 
 import json
 import math

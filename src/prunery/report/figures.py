@@ -20,12 +20,13 @@ PANELS = (
     ("test_accuracy", "test accuracy"), ("lr", "learning rate"),
 )  # fmt: skip
 MARKS = {"init": "o", "train": "o", "finetune": "s", "prune": "v", "quantize": "D", "pack": "P"}
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "prunery", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8, "text.parse_math": False,
-    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+STYLE: Any = {
+    "svg.hashsalt": "prunery", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8,
+    "text.parse_math": False, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 8, "axes.titlelocation": "left", "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.5, "lines.linewidth": 1.2,
-    "legend.frameon": False, "legend.fontsize": 7, "savefig.facecolor": "white", "axes.axisbelow": True, "path.sketch": None,
+    "legend.frameon": False, "legend.fontsize": 7, "savefig.facecolor": "white", "axes.axisbelow": True,
 }  # fmt: skip
 
 
@@ -163,12 +164,7 @@ def _front(album: Album) -> "Figure | None":
     low = _floor(album, measured)
     seen = [r for r in measured if (r.accuracy or 0) >= low]
     figure, (axis,) = _figure(5.2, 3.2)
-    colors = dict(zip(MARKS, (SOFT, *LIGHT), strict=False))
-    for role in dict.fromkeys(r.role for r in seen):
-        rows = [r for r in seen if r.role == role]
-        values = [[r.density for r in rows], [r.accuracy for r in rows], [r.se or 0 for r in rows]]
-        style = {"fmt": MARKS[role], "color": colors[role], "label": role, "ms": 4.5, "lw": 0, "elinewidth": 0.9}
-        axis.errorbar(values[0], values[1], yerr=values[2], **style)
+    _points_by_role(axis, seen)
     best = front([(r.density or 1, r.accuracy or 0) for r in seen])
     axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
     _log_percent(axis)
@@ -179,6 +175,17 @@ def _front(album: Album) -> "Figure | None":
     axis.set_ylabel("test accuracy, \u00b1 one standard error")
     axis.legend()
     return figure
+
+
+def _points_by_role(axis: "Axes", records: list[Record]) -> None:
+    """Shape and colour tell what kind of step a point is."""
+    colors = dict(zip(MARKS, (SOFT, *LIGHT), strict=False))
+    for role in dict.fromkeys(r.role for r in records):
+        rows = [r for r in records if r.role == role]
+        x, y = [r.density or 1 for r in rows], [r.accuracy or 0 for r in rows]
+        errors = [r.se or 0 for r in rows]
+        style: dict[str, Any] = {"fmt": MARKS[role], "color": colors[role], "label": role, "ms": 4.5, "lw": 0}
+        axis.errorbar(x, y, yerr=errors, elinewidth=0.9, **style)
 
 
 def _log_percent(axis: "Axes") -> None:

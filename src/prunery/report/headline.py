@@ -90,8 +90,14 @@ def _sizes(rows: list[Record]) -> tuple[int, int]:
 def _readings(rows: list[Record]) -> list[Reading]:
     best, kept = _best(rows), _smallest(rows)
     found = [
-        Reading("Best accuracy", percent(best.accuracy), f"{_spread(best)}{_who(best)}, density {share(_density(best))}"),
-        Reading("Least density that keeps up", share(_density(kept)), f"{percent(kept.accuracy)} {_spread(kept)}{_who(kept)}"),
+        Reading(
+            "Best accuracy", percent(best.accuracy), f"{_spread(best)}{_who(best)}, density {share(_density(best))}"
+        ),
+        Reading(
+            "Least density that keeps up",
+            share(_density(kept)),
+            f"{percent(kept.accuracy)} {_spread(kept)}{_who(kept)}",
+        ),
     ]
     large, small = _sizes(rows)
     if small:
@@ -101,7 +107,9 @@ def _readings(rows: list[Record]) -> list[Reading]:
     counted = [r for r in rows if r.kept_multiply_adds is not None and r.multiply_adds]
     least = min(counted, key=lambda r: (_work(r), -(r.accuracy or 0)), default=None)
     if least:
-        detail = f"{si(least.kept_multiply_adds)} of {si(least.multiply_adds)}; {percent(least.accuracy)}, {_who(least)}"
+        detail = (
+            f"{si(least.kept_multiply_adds)} of {si(least.multiply_adds)}; {percent(least.accuracy)}, {_who(least)}"
+        )
         found.append(Reading("Fewest multiply-adds", share(_work(least)), detail))
     return found
 

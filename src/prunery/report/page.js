@@ -93,7 +93,8 @@ function rails(row) {
 
 function treeRow(row) {
   const { i } = row, step = STEPS[i], siblings = step.parent === null ? STEPS.filter((other) => other.parent === null).length : children[step.parent].length;
-  const settings = step.settings.map(([key, value]) => h("span", {}, `${key} `, h("b", {}, value)));
+  const settings = step.settings.filter(([key]) => key !== "model.name").map(([key, value]) => h("span", {}, `${key} `, h("b", {}, value)));
+  if (step.kind === "init") settings.unshift(h("b", {}, step.network));
   const pin = h("span", { class: "pin", title: "plot this step", onclick: (event) => { event.stopPropagation(); toggle(i); } }, h("i"));
   return h("div", {
     class: "row", id: `t-${i}`, role: "treeitem", tabindex: -1, "aria-level": chain(i).length, "aria-setsize": siblings,
@@ -196,8 +197,8 @@ function again(step, recipe) {
 }
 
 function command(text) {
-  const copy = h("button", { type: "button", "aria-label": `Copy: ${text}`, onclick: () => navigator.clipboard?.writeText(text).then(() => say("copied"), () => say("the browser did not allow copying")) }, "Copy");
-  return h("div", { class: "command" }, h("code", {}, text), copy);
+  const put = () => (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => say("copied"), () => say("the browser did not allow copying"));
+  return h("div", { class: "command" }, h("code", {}, text), h("button", { type: "button", "aria-label": `Copy: ${text}`, onclick: put }, "Copy"));
 }
 
 // --- curves ------------------------------------------------------------------------------------------------------------
@@ -238,23 +239,30 @@ function drawCurves() {
   $("panels").replaceChildren(...drawn.map(({ svg }) => h("figure", {}, svg)));
   drawLegend(all, PANELS.filter(([key]) => segments(all).some(({ curve }) => curve[key].some((value) => value !== null))));
   const thin = Math.max(0, ...parts.map(({ i }) => STEPS[i].every));
-  const shared = parts.some(({ runs }) => runs.length > 1) ? " History that several of them share is grey." : "";
-  $("curves-note").textContent = `Horizontal: optimiser steps, added up along each chain.${shared} Open circles: the least validation loss of a training step.` +
+  const shared = parts.some((part) => owner(part).stroke === "var(--soft)") ? " What several others share is grey." : "";
+  $("curves-note").textContent = !all.length ? "No step here was trained." : `Horizontal: optimiser steps, added up along each chain. The selected chain has one colour all along.${shared} Open circles: the least validation loss of a training step.` +
     (thin > 1 ? ` Long histories are thinned, up to one row in ${thin}.` : "");
   moveCursor(state.at);
 }
 
+// The selected chain is in its own colour all along; what only others share is grey.
+function owner({ runs }) {
+  const mine = runs.find((i) => trained(i) === trained(state.current)) ?? (runs.length > 1 ? null : runs[0]);
+  return mine === null ? { stroke: "var(--soft)" } : { stroke: ink(mine), strokeDasharray: dash(mine) };
+}
+
 function curvePanel([key, name, form, loss], parts, end, width, nth) {
-  const lines = parts.map((part) => ({ part, points: points(part, key) })).filter((line) => line.points.length);
+  const front = ({ part }) => part.runs.some((i) => trained(i) === trained(state.current));
+  const lines = parts.map((part) => ({ part, points: points(part, key) })).filter((line) => line.points.length).sort((a, b) => front(a) - front(b));
   const range = extent(lines.flatMap((line) => line.points.map(([, value]) => value)));
   const log = state.log && loss && range.lo > 0;
-  const owner = ({ runs }) => (runs.length > 1 ? { stroke: "var(--soft)" } : { stroke: ink(runs[0]), strokeDasharray: dash(runs[0]) });
   const stops = key !== "val_loss" ? [] : lines.flatMap(({ part, points: all }) => {
     const stop = all.find(([x]) => x - part.start === STEPS[part.i].early_stop_step);
     return stop ? [{ x: stop[0], y: stop[1], shape: "init", style: { color: owner(part).stroke } }] : [];
   });
   const picture = plot({
-    width, height: 170, title: name + (log ? ", log" : ""), x: { lo: 0, hi: end, tight: true, text: format.si }, y: { ...range, log, text: form === format.percent ? format.points : form },
+    width, height: 170, title: name + (log ? ", log" : ""),
+    x: { lo: 0, hi: end, tight: true, text: format.si }, y: { ...range, log, text: form === format.percent ? format.points : form },
     label: `${name} against training step. ${lines.map(({ part, points: all }) => `${title(part.i)}: ${form(all[0][1])} to ${form(all.at(-1)[1])}`).join("; ")}.`,
     lines: lines.map((line) => ({ points: line.points, style: owner(line.part) })), marks: cuts().map(({ at, text }) => ({ at, text: nth ? "" : text })), dots: stops,
   });
@@ -273,7 +281,9 @@ function cuts() {
   let at = 0;
   const found = new Map();
   for (const i of chain(state.current)) {
-    if (["prune", "quantize"].includes(STEPS[i].kind) && at > 0) found.set(at, STEPS[i].kind === "prune" && STEPS[i].density !== null ? `pruned to ${format.share(STEPS[i].density)}` : `${STEPS[i].kind}d`);
+    const { kind, density } = STEPS[i];
+    if (at > 0 && kind === "quantize") found.set(at, "quantised");
+    if (at > 0 && kind === "prune") found.set(at, density === null ? "pruned" : `pruned to ${format.share(density)}`);
     at += STEPS[i].steps;
   }
   const labelled = found.size <= 4;
@@ -323,15 +333,15 @@ function drawLayers() {
     h("td", { class: "n" }, format.share(layer.density)), h("td", { class: "wide" }, layerBar(layer, others)),
     h("td", { class: "n" }, format.si(layer.multiply_adds)), h("td", { class: "n" }, format.si(layer.kept_multiply_adds)),
     h("td", { class: "wide" }, workBar(layer, total))));
-  $("bars").replaceChildren(h("table", { class: "layers" },
-    h("thead", {}, h("tr", {}, ...head.map((text, i) => h(text ? "th" : "td", { scope: text ? "col" : null, class: i > 2 && i !== 5 && i < 8 ? "n" : null }, text)))), h("tbody", {}, ...rows)));
+  const names = head.map((text, i) => (text ? h("th", { scope: "col", class: i > 2 && i < 8 ? "n" : null }, text) : h("td")));
+  $("bars").replaceChildren(h("table", { class: "layers" }, h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows)));
 }
 
 function layerBar(layer, others) {
   const track = bar(layer.density, ink(state.current));
   for (const i of others) {
-    const other = more(i).layers.find(({ name }) => name === layer.name);
-    if (other?.density !== null && other?.density !== undefined) track.append(h("i", { style: { left: `${100 * other.density}%`, background: ink(i) }, title: `${title(i)}: ${format.share(other.density)}` }));
+    const part = more(i).layers.find(({ name }) => name === layer.name)?.density ?? null;
+    if (part !== null) track.append(h("i", { style: { left: `${100 * part}%`, background: ink(i) }, title: `${title(i)}: ${format.share(part)}` }));
   }
   return track;
 }
@@ -353,18 +363,20 @@ const COSTS = {
   bytes: ["bytes", (step) => step.bytes, format.bytes],
 };
 const groupOf = (step) => `${step.network || "network"} on ${step.data || "data"}`;
-const points2 = () => STEPS.map((step, i) => ({ i, step, x: COSTS[state.cost][1](step), y: step.accuracy }))
+const costed = () => STEPS.map((step, i) => ({ i, step, x: COSTS[state.cost][1](step), y: step.accuracy }))
   .filter(({ step, x, y }) => y !== null && x > 0 && groupOf(step) === state.group);
 
 function drawFront() {
-  const [name, , form] = COSTS[state.cost], all = points2(), hint = "Bars are one standard error. The line joins the steps that no other beats in both. Point at a step to read it, press it to select it.";
+  const [name, , form] = COSTS[state.cost], all = costed();
+  const hint = "Bars are one standard error. The line joins the steps that no other beats in both. Point at a step to read it, press it to select it.";
   $("front-note").textContent = "";
   if (!all.length) return $("scatter").replaceChildren(h("p", { class: "note" }, `No step tells its accuracy and its ${name}.`));
   // Steps between two trainings are often far below: the ends of chains set the range, unless all steps are asked for.
   const ends = all.filter(({ i }) => state.whole || !children[i].length || rank(i)), low = Math.min(...ends.map(reach(-1))), seen = all.filter(({ y }) => y >= low);
   const rest = `${hint}${seen.length < all.length ? ` ${all.length - seen.length} step${all.length - seen.length > 1 ? "s lie" : " lies"} below ${format.percent(low)}.` : ""}`;
   $("front-note").textContent = rest;
-  const note = ({ i, step, x, y }) => `${title(i)}: ${format.percent(y)}${step.se === null ? "" : ` ± ${format.hundredths(step.se)}`} at ${form(x)}${state.cost === "density" ? "" : ` ${name}`}`;
+  const unit = state.cost === "work" ? ` ${name}` : "";
+  const note = ({ i, step, x, y }) => `${title(i)}: ${format.percent(y)}${step.se === null ? "" : ` ± ${format.hundredths(step.se)}`} at ${form(x)}${unit}`;
   const best = [];
   for (const point of [...all].sort((a, b) => a.x - b.x || b.y - a.y)) if (!best.length || point.y > best.at(-1).y) best.push(point);
   const stairs = best.filter(({ y }) => y >= low).flatMap((point, at, shown) => [[point.x, point.y], ...(shown[at + 1] ? [[shown[at + 1].x, point.y]] : [])]);
@@ -448,16 +460,30 @@ function narrow() {
 // --- data behind the figures -------------------------------------------------------------------------------------------
 
 const layerKeys = ["name", "type", "parameters", "prunable", "kept", "density", "multiply_adds", "kept_multiply_adds"];
-const stepKeys = ["name", "role", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept", "multiply_adds", "kept_multiply_adds", "bytes", "seconds", "parts", "started", "conditions"];
+const stepKeys = [
+  "name", "role", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
+  "multiply_adds", "kept_multiply_adds", "bytes", "seconds", "parts", "started", "conditions",
+];
+const around = (step) => [
+  step.parent === null ? step.missing : STEPS[step.parent].name, settingsText(step),
+  DATA.conditions[step.conditions].map((pair) => pair.join(" ")).join("; "),
+];
+const layerRow = (i) => (layer) => [STEPS[i].name, layer.shape.join("x"), ...layerKeys.map((key) => layer[key])];
 const settingsText = (step) => [...DATA.common, ...step.settings].map((pair) => pair.join("=")).join("; ");
 const CSV = {
   curves: () => {
     const parts = segments(runs().filter((i) => !state.hidden.has(i))), keys = Object.keys(parts[0]?.curve ?? {});
     return [["run", "start", ...keys], ...parts.flatMap(({ i, start, curve }) => curve.step.map((_, at) => [STEPS[i].name, start, ...keys.map((key) => curve[key][at])]))];
   },
-  layers: () => [["run", "shape", ...layerKeys], ...[...new Set([state.current, ...state.plotted.keys()])].flatMap((i) => more(i).layers.map((layer) => [STEPS[i].name, layer.shape.join("x"), ...layerKeys.map((key) => layer[key])]))],
-  front: () => [["run", COSTS[state.cost][0], "accuracy", "standard_error", "n"], ...points2().map(({ step, x, y }) => [step.name, x, y, step.se, step.n])],
-  steps: () => [[...stepKeys, "parent", "settings", "environment"], ...sorted().map((i) => [...stepKeys.map((key) => STEPS[i][key]), STEPS[i].parent === null ? STEPS[i].missing : STEPS[STEPS[i].parent].name, settingsText(STEPS[i]), DATA.conditions[STEPS[i].conditions].map((pair) => pair.join(" ")).join("; ")])],
+  layers: () => {
+    const shown = [...new Set([state.current, ...state.plotted.keys()])];
+    return [["run", "shape", ...layerKeys], ...shown.flatMap((i) => more(i).layers.map(layerRow(i)))];
+  },
+  front: () => [["run", COSTS[state.cost][0], "accuracy", "standard_error", "n"], ...costed().map(({ step, x, y }) => [step.name, x, y, step.se, step.n])],
+  steps: () => [
+    [...stepKeys, "parent", "settings", "environment"],
+    ...sorted().map((i) => [...stepKeys.map((key) => STEPS[i][key]), ...around(STEPS[i])]),
+  ],
 };
 
 // --- all together ------------------------------------------------------------------------------------------------------
@@ -483,7 +509,8 @@ function press(id, key, draw) {
 // First the best ends of chains, then the rest stay a keypress away.
 function start() {
   const ends = STEPS.map((_, i) => i).filter((i) => !children[i].length && trained(i) !== undefined);
-  const best = [state.current, ...ends.sort((a, b) => (STEPS[b].accuracy ?? 0) - (STEPS[a].accuracy ?? 0))];
+  const here = (i) => groupOf(STEPS[i]) === groupOf(STEPS[state.current]);
+  const best = [state.current, ...ends.sort((a, b) => here(b) - here(a) || (STEPS[b].accuracy ?? 0) - (STEPS[a].accuracy ?? 0))];
   unlike(best).slice(0, OPEN).forEach((i, slot) => state.plotted.set(i, slot));
   $("common").textContent = DATA.common.length ? `all with ${DATA.common.map((pair) => pair.join(" ")).join(", ")}` : "";
   $("tree").append(...TREE.rows.map(treeRow));
@@ -504,6 +531,8 @@ function start() {
   drawDetail();
   drawFigures();
   drawTable();
+  const box = $("tree").parentElement;
+  box.scrollTop = $(`t-${state.current}`).offsetTop - box.clientHeight / 2;
   let width = 0;
   new ResizeObserver(() => {
     if (width && width !== $("scatter").clientWidth) { drawCurves(); drawFront(); }

@@ -1,4 +1,4 @@
-"""One set of colours for the page and the figures: six hues that stay apart for colour-blind eyes, on paper and on slate."""
+"""One set of colours for page and figures: six hues that stay apart for colour-blind eyes, on paper and slate."""
 
 # Searched for the largest least distance under normal, deuteranope and protanope sight (Machado et al. 2009), at 3:1 or
 # more against the background; tests/report holds them to it.

@@ -34,7 +34,7 @@ const format = {
   whole: known((value) => Math.round(value).toLocaleString("en-US")),
   si,
   bytes: known((value) => si(value) + (value >= 1000 ? "" : NARROW) + "B"),
-  number: known((value) => (value && Math.abs(value) < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4))))),
+  number: known((value) => (value && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4))))),
   seconds: known((value) => {
     if (value < 100) return value.toFixed(1) + NARROW + "s";
     const minutes = Math.floor(value / 60);
@@ -82,10 +82,10 @@ function scale({ lo, hi, log, tight }, from, to) {
   let [a, b] = [f(lo), f(hi)];
   const room = (b - a) * (tight ? 0 : 0.06) || (b === a ? Math.abs(a) * 0.1 || 1 : 0);
   [a, b] = [a - room, b + room];
-  const to_ = (value) => from + ((f(value) - a) / (b - a)) * (to - from);
-  to_.back = (pixel) => back(a + ((pixel - from) / (to - from)) * (b - a));
-  to_.ticks = (n) => (log ? logTicks : ticks)(back(a), back(b), n);
-  return to_;
+  const place = (value) => from + ((f(value) - a) / (b - a)) * (to - from);
+  place.back = (pixel) => back(a + ((pixel - from) / (to - from)) * (b - a));
+  place.ticks = (n) => (log ? logTicks : ticks)(back(a), back(b), n);
+  return place;
 }
 
 function extent(values) {

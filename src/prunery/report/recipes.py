@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ..spec import Init, Spec, chosen, hints
+from ..spec import Init, Spec, chosen
 
 
 def recipe_text(chain: list[Spec]) -> str:
@@ -20,8 +20,8 @@ def recipe_text(chain: list[Spec]) -> str:
 def _step(spec: Spec) -> list[str]:
     """One [[step]]; the seed is always written, or it would be the recipe's."""
     values = chosen(spec)
-    if "seed" in hints(type(spec)):
-        values["seed"] = spec.seed  # type: ignore[attr-defined]
+    if hasattr(spec, "seed"):
+        values["seed"] = spec.seed
     tables = {k: v for k, v in values.items() if isinstance(v, dict)}
     own = {k: v for k, v in values.items() if k not in tables}
     lines = ["[[step]]", f"kind = {json.dumps(spec.kind)}", *_pairs(own)]

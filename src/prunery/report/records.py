@@ -4,16 +4,17 @@ import string
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-from ..runs import ENV, METRICS, RESULT, SPEC, Step, read_lines
-from ..spec import Init, Refused, Spec, chosen, dumps, quote
-from .facts import Facts, as_facts, read_json
+from ..runs import Step
+from ..spec import Init, Refused, Spec, chosen, dumps
+from .facts import Facts
+from .lineage import Files, lineage, ordered, with_ancestors
 from .recipes import recipe_text
 
 CURVES = (
-    "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
+    "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
+    "seconds",
 )  # fmt: skip
 MOST_ROWS = 600
 LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
@@ -78,8 +79,8 @@ class Album:
 def gather(steps: list[Step]) -> Album:
     """The steps and all their ancestors."""
     if not steps:
-        raise Refused("there are no steps to report; expected at least one finished step: make one with prunery run RECIPE")
-    files = _ordered(_with_ancestors(steps))
+        raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
+    files = ordered(with_ancestors(steps))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
     common = _common(list(settings.values()))
     shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
@@ -87,92 +88,16 @@ def gather(steps: list[Step]) -> Album:
     for file in files:
         parent = at.get(file.parent)
         own = [[k, v] for k, v in settings[file.name].items() if [k, v] not in common]
-        lineage = _lineage(file, files, at)
-        records.append(_record(file, lineage, shorts[file.name], parent, own, letters.of(file.env)))
+        chain = lineage(file, files, at)
+        records.append(_record(file, chain, shorts[file.name], parent, own, letters.of(file.env)))
     return Album(records, common, letters.conditions)
-
-
-# --- the files of a step ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What a step's folder says, checked to be readable."""
-
-    name: str
-    spec: Spec
-    env: Facts
-    result: Facts
-    rows: list[Facts]
-    parent: str
-
-
-def _read(folder: Path) -> _Files:
-    env = read_json(folder / ENV)
-    parent = env.text("parent") or ""
-    if "/" in parent or "\\" in parent:
-        raise Refused(f"{folder / ENV}: parent = {quote(parent)} is not allowed; expected the name of a step beside this one")
-    return _Files(folder.name, _spec(folder), env, read_json(folder / RESULT), _rows(folder / METRICS), parent)
-
-
-def _spec(folder: Path) -> Spec:
-    try:
-        return Step(folder).spec
-    except (OSError, ValueError) as error:
-        raise Refused(f"{folder / SPEC} cannot be read ({error}); expected the spec of a finished step") from None
-
-
-def _rows(path: Path) -> list[Facts]:
-    try:
-        rows = read_lines(path)
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read ({error}); expected one JSON table per line") from None
-    return [as_facts(row, path, f"line {i + 1}: ") for i, row in enumerate(rows)]
-
-
-def _with_ancestors(steps: list[Step]) -> dict[str, _Files]:
-    """Every step once; an ancestor whose folder is gone is left out, and its child says so."""
-    found: dict[str, _Files] = {}
-    waiting = [s.folder for s in steps]
-    while waiting:
-        folder = waiting.pop()
-        if folder.name not in found:
-            found[folder.name] = files = _read(folder)
-            above = folder.parent / files.parent
-            if files.parent and (above / ENV).exists():
-                waiting.append(above)
-    return found
-
-
-def _ordered(found: dict[str, _Files]) -> list[_Files]:
-    """Parents before children, older before newer."""
-    children: dict[str, list[_Files]] = defaultdict(list)
-    for files in sorted(found.values(), key=lambda f: (-(f.env.number("started") or 0), f.name)):
-        children[files.parent if files.parent in found else ""].append(files)
-    order: list[_Files] = []
-    waiting = children[""]
-    while waiting:
-        order.append(waiting.pop())
-        waiting.extend(children[order[-1].name])
-    if len(order) < len(found):
-        lost = min(found.keys() - {f.name for f in order})
-        raise Refused(f"{found[lost].env.where}: parent = {quote(found[lost].parent)} leads in a circle; expected an older step")
-    return order
-
-
-def _lineage(file: _Files, files: list[_Files], at: dict[str, int]) -> list[_Files]:
-    """From the first step to this one."""
-    chain = [file]
-    while chain[-1].parent in at:
-        chain.append(files[at[chain[-1].parent]])
-    return chain[::-1]
 
 
 # --- one record -------------------------------------------------------------------------------------------------------
 
 
 def _record(
-    file: _Files, chain: list[_Files], short: str, parent: int | None, settings: list[list[str]], letter: str
+    file: Files, chain: list[Files], short: str, parent: int | None, settings: list[list[str]], letter: str
 ) -> Record:
     result, env = file.result, file.env
     specs = [f.spec for f in chain]

@@ -21,8 +21,8 @@ Positive = Annotated[float, Range("above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Range("0 or above", lambda x: x >= 0)]
 Share = Annotated[float, Range("0 or above and below 1", lambda x: 0 <= x < 1)]
 Density = Annotated[float, Range("above 0 and at most 1", lambda x: 0 < x <= 1)]
-Count = Annotated[int, Range("1 or more", lambda x: x >= 1)]
-Whole = Annotated[int, Range("0 or more", lambda x: x >= 0)]
+Count = Annotated[int, Range("1 or more, below 2^31", lambda x: 1 <= x < 2**31)]
+Whole = Annotated[int, Range("0 or more, below 2^63", lambda x: 0 <= x < 2**63)]
 
 
 def check(value: Any, hint: Any, where: str) -> Any:
@@ -49,7 +49,7 @@ def _optional(value: Any, hint: Any, where: str) -> Any:
 
 def _tuple(value: Any, inner: Any, where: str) -> tuple:
     if not isinstance(value, list | tuple):
-        _refuse(value, "a list", where)
+        _refuse(value, f"a list, such as [{quote(value)}]", where)
     return tuple(check(item, inner, f"{where}[{i}]") for i, item in enumerate(value))
 
 
@@ -62,9 +62,17 @@ def _int(value: Any, where: str) -> int:
     return int(value) if whole and not isinstance(value, bool) else _refuse(value, "a whole number", where)
 
 
+def _finite(value: Any) -> bool:
+    """A whole number may be too large for a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _float(value: Any, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else _refuse(value, "a number", where)
+    return float(value) if number and _finite(value) else _refuse(value, "a number", where)
 
 
 def _bool(value: Any, where: str) -> bool:
@@ -72,7 +80,12 @@ def _bool(value: Any, where: str) -> bool:
 
 
 def _str(value: Any, where: str) -> str:
-    return value if isinstance(value, str) else _refuse(value, "a text in quotes", where)
+    """A text that any file and any file system can hold."""
+    if not isinstance(value, str):
+        _refuse(value, "a text in quotes", where)
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        _refuse(value, "a text of Unicode characters", where)
+    return value
 
 
 _PLAIN: dict[Any, Callable[[Any, str], Any]] = {int: _int, float: _float, bool: _bool, str: _str}

@@ -12,8 +12,9 @@ class Refused(ValueError):
 def choose(name: Any, names: Iterable[Any], what: str) -> Any:
     """The name itself, when it is one of `names`; otherwise a refusal with the nearest ones."""
     known = list(names)
-    if name in known:
-        return name
+    for item in known:
+        if item == name and isinstance(item, bool) == isinstance(name, bool):
+            return item
     near = get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise Refused(f"{what} = {quote(name)} is unknown; choose one of {', '.join(map(str, known))}{hint}")

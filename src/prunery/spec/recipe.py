@@ -1,16 +1,19 @@
 """A recipe: data, network and a list of steps, as a TOML file writes them; expanded into the nodes of a tree."""
 
-import tomllib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .changes import apply, table
+from .check import check
 from .errors import Refused, choose, quote
 from .names import Node
 from .steps import STEPS, Data, Init, Spec, Train, hints
 from .toml import build, read_toml
 
+WORD = re.compile(r"[\w-]+")
 TOP = ("name", "about", "seed", "data", "model", "step")
 
 
@@ -72,34 +75,28 @@ def recipe(values: dict[str, Any], settings: list[str] | tuple[str, ...] = (), n
         choose(key, TOP, "a key of the recipe")
     steps = values.get("step", [])
     if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
-        raise Refused("the recipe has no steps; expected at least one [[step]] with a kind, such as kind = \"train\"")
-    top = {"model": dict(_table(values, "model")), "data": dict(_table(values, "data")), "seed": values.get("seed", 0)}
+        raise Refused('the recipe has no steps; expected at least one [[step]] with a kind, such as kind = "train"')
+    top = {"model": dict(table(values, "model")), "data": dict(table(values, "data")), "seed": values.get("seed", 0)}
     entries = [dict(s) for s in steps]
     _label(entries)
     for setting in settings:
-        _apply(setting, top, entries)
+        apply(setting, top, entries)
     root = Stage("init", "", build(Init, {"model": top["model"], "seed": top["seed"]}))
-    return Recipe(str(values.get("name", name)), str(values.get("about", "")), (root, *_stages(entries, top)))
-
-
-def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
-    table = values.get(key, {})
-    return table if isinstance(table, dict) else _no_table(key, table)
-
-
-def _no_table(key: str, value: Any) -> Any:
-    raise Refused(f"{key} = {quote(value)} is not allowed; expected a table of settings, such as [{key}]")
+    words = {k: check(values.get(k, default), str, k) for k, default in (("name", name), ("about", ""))}
+    return Recipe(words["name"], words["about"], (root, *_stages(entries, top)))
 
 
 def _label(entries: list[dict[str, Any]]) -> None:
     """Each step gets a name in the recipe: its own label, or its kind with a number from the second on."""
-    used: set[str] = {"init"}
+    used: set[str] = {"init", "data", "model", "seed"}
     for i, entry in enumerate(entries):
         kind = choose(entry.get("kind", ""), [k for k in STEPS if k != "init"], f"step {i + 1}: kind")
         nth = sum(e["kind"] == kind for e in entries[: i + 1])
         label = entry.setdefault("label", kind if nth == 1 else f"{kind}{nth}")
-        if not isinstance(label, str) or label in used:
-            raise Refused(f"step {i + 1}: label = {quote(label)} is not allowed; expected a name that no other step has")
+        if not isinstance(label, str) or not WORD.fullmatch(label):
+            raise Refused(f"step {i + 1}: label = {quote(label)} is not allowed; expected letters, digits, - and _ in quotes")
+        if label in used:
+            raise Refused(f"step {i + 1}: label = {quote(label)} is taken; expected a name that no other step has")
         used.add(label)
 
 
@@ -109,8 +106,15 @@ def _stages(entries: list[dict[str, Any]], top: dict[str, Any]) -> list[Stage]:
         where = f"step {i + 1} ({entry['label']})"
         after = choose(entry.get("after", known[-1]), known, f"{where}: after")
         stages.append(Stage(entry["label"], after, _step(entry, top, where)))
+        _teacher(stages[-1].spec, [e["label"] for e in entries[i:]], where)
         known.append(entry["label"])
     return stages
+
+
+def _teacher(spec: Spec, later: list[str], where: str) -> None:
+    """Nobody learns from a step that is not made yet."""
+    if isinstance(spec, Train) and spec.teacher in later:
+        raise Refused(f"{where}: teacher = {quote(spec.teacher)} comes no earlier than this step; put the teacher's step first")
 
 
 def _step(entry: dict[str, Any], top: dict[str, Any], where: str) -> Spec:
@@ -119,39 +123,8 @@ def _step(entry: dict[str, Any], top: dict[str, Any], where: str) -> Spec:
     own = {k: v for k, v in entry.items() if k not in ("kind", "label", "after")}
     shared = {k: top[k] for k in ("seed",) if k in hints(cls)}
     if "data" in hints(cls):
-        shared["data"] = top["data"] | _table(own, "data")
+        shared["data"] = top["data"] | table(own, "data")
     try:
         return build(cls, own | {**shared, **{k: v for k, v in own.items() if k != "data"}})
     except Refused as error:
         raise Refused(f"{where}: {error}") from None
-
-
-def _apply(setting: str, top: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    """One `--set where.key=value`: where is data, model, seed, a step's label, or a kind (all steps of it)."""
-    path, equals, text = setting.partition("=")
-    *where, key = path.strip().split(".")
-    if not equals or not key:
-        raise Refused(f"--set {quote(setting)} is not allowed; expected KEY=VALUE such as train.lr=0.01")
-    for table in _targets(where, key, top, entries):
-        table[key] = _parse(text.strip())
-
-
-def _targets(where: list[str], key: str, top: dict[str, Any], entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The tables that a `--set` path means."""
-    if not where:
-        choose(key, ["seed"], "--set")
-        return [top]
-    if where[0] in ("data", "model") and len(where) == 1:
-        return [top[where[0]]] + [e["data"] for e in entries if where[0] == "data" and isinstance(e.get("data"), dict)]
-    found = [e for e in entries if e["label"] == where[0]] or [e for e in entries if e["kind"] == where[0]]
-    if not found:
-        choose(where[0], ["data", "model", "seed", *(e["label"] for e in entries)], "--set: the step")
-    return found if len(where) == 1 else [e.setdefault(where[1], {}) for e in found]
-
-
-def _parse(text: str) -> Any:
-    """A value as TOML would read it; words without quotes are texts."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal, get_type_hints
 
 from .check import Count, Density, NotNegative, Positive, Share, Whole, check
-from .errors import Refused
+from .errors import Refused, quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +83,14 @@ class Model(Spec):
     """a file of weights to start from (.safetensors or .pth), or pretrained: the library's own, downloaded"""
     weights_sha256: str = ""
     """checksum of that file; filled in when not given"""
+    code_sha256: str = ""
+    """checksum of the user's own file.py; filled in when not given"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.input) not in (0, 3):
-            raise Refused(f"model.input = {list(self.input)} is not allowed; expected [channels, height, width]")
+            seen = list(self.input)
+            raise Refused(f"model.input = {quote(seen)} is not allowed; expected [channels, height, width]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,7 @@ class Init(Spec):
 
     kind: ClassVar[str] = "init"
     model: Model = Model()
+    """the network and where its weights come from"""
     seed: Whole = 0
     """seed of the initial weights"""
 
@@ -106,6 +110,7 @@ class Train(Spec):
 
     kind: ClassVar[str] = "train"
     data: Data = Data()
+    """images to learn from"""
     epochs: NotNegative = 10.0
     """passes over the training images; parts of a pass are allowed"""
     steps: Whole | None = None
@@ -185,6 +190,7 @@ class Prune(Spec):
 
     kind: ClassVar[str] = "prune"
     data: Data = Data()
+    """images to measure the result on"""
     density: Density = 0.1
     """share of the prunable weights that are kept, counted on the whole network"""
     criterion: Literal["magnitude", "random"] = "magnitude"
@@ -203,6 +209,7 @@ class Quantize(Spec):
 
     kind: ClassVar[str] = "quantize"
     data: Data = Data()
+    """images to measure the result on"""
     bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
     """bits of a weight, sign included"""
     per: Literal["channel", "tensor"] = "channel"
@@ -215,6 +222,7 @@ class Pack(Spec):
 
     kind: ClassVar[str] = "pack"
     data: Data = Data()
+    """images to measure the result on"""
     values: Literal["float32", "float16"] = "float16"
     """how kept weights are stored where they are not quantised; outputs are measured with what was stored"""
 

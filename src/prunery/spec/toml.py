@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import Refused, choose
+from .errors import Refused, choose, quote
 from .steps import STEPS, Spec, hints
 
 S = TypeVar("S", bound=Spec)
@@ -21,7 +21,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{path} cannot be read: {error}; expected a TOML file") from None
     except tomllib.TOMLDecodeError as error:
-        raise Refused(f"{path} is not TOML: {error}") from None
+        raise Refused(f"{path} is not TOML: {error}; mend the file there") from None
+    except RecursionError:
+        raise Refused(f"{path} is nested too deeply to be read; expected a few tables of settings") from None
 
 
 def plain(spec: Spec) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def build(cls: type[S], values: dict[str, Any], where: str = "") -> S:
     """A spec from plain values; unknown keys are refused, nested tables become nested specs."""
     where = where or cls.kind
     if not isinstance(values, dict):
-        raise Refused(f"{where} = {values!r} is not allowed; expected a table of settings")
+        raise Refused(f"{where} = {quote(values)} is not allowed; expected a table of settings")
     for key in values:
         choose(key, hints(cls), f"a key of {where}")
     nested = {k: build(h, values[k], f"{where}.{k}") for k, h in hints(cls).items() if k in values and is_dataclass(h)}
@@ -48,7 +50,10 @@ def dumps(spec: Spec) -> str:
 
 def loads(text: str) -> Spec:
     """What `dumps` wrote, as the same object."""
-    values = tomllib.loads(text)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(f"the spec is not TOML: {error}; expected what prunery wrote") from None
     kind = choose(values.pop("kind", ""), STEPS, "kind")
     return build(STEPS[kind], values)
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +27,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Ways:
-    """How a step is carried out; none of it changes what comes out on the same machine."""
+    """How a step is carried out; with equal threads, none of it changes a bit of what comes out on the same machine."""
 
     device: str = "cpu"
+    threads: int = 0
     checkpoint_seconds: float = 30.0
     stopping: Callable[[], bool] = lambda: False
     tick: Callable[[dict[str, Any]], None] = lambda _: None
@@ -216,7 +217,7 @@ def train(
 ) -> tuple[State, dict[str, Any]]:
     """Trained weights and the facts of the run; resumes from the work folder's checkpoint where there is one."""
     devices = [torch.device(ways.device)] if ways.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), threads(ways.threads):
         # Dropout and its kin draw from the global stream; it is ours inside this block and the caller's again after it.
         torch.manual_seed(derived(spec.seed, "dropout"))
         loop = Loop(network, mask, splits, spec, ways)
@@ -229,6 +230,17 @@ def train(
     return State(weights, dict(mask)), _facts(loop, work)
 
 
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many CPU threads for a while; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _facts(loop: Loop, work: Work) -> dict[str, Any]:
     """What the report says about the run."""
     guessing = float(torch.tensor(len(loop.splits.facts.classes)).log())
@@ -237,6 +249,7 @@ def _facts(loop: Loop, work: Work) -> dict[str, Any]:
         "early_stop_step": loop.facts["best_step"],
         "seconds": round(work.seconds(), 3),
         "images_per_second": round(loop.facts["images"] / max(work.seconds(), 1e-9), 1),
+        "threads": torch.get_num_threads() if not loop.ways.threads else loop.ways.threads,
         "diverged": loop.facts["last_loss"] is not None and loop.facts["last_loss"] > 0.98 * guessing,
     }
 

@@ -1,0 +1,243 @@
+"""The page in a real browser: no complaint on its console, and every control does what it says."""
+
+import csv
+import io
+import itertools
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+from prunery.report import write_report
+from prunery.spec import Data
+
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+)  # fmt: skip
+NONE = "\u2013"
+HOSTILE = "folder:</script><img src=x onerror=window.broken=1><!--"
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which(CHROMIUM) and shutil.which(DRIVER)), reason="needs Debian's chromium and chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory, downloads):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def html(steps, tmp_path_factory) -> Path:
+    return write_report(steps, tmp_path_factory.mktemp("page") / "page.html")
+
+
+@pytest.fixture
+def page(browser, html):
+    browser.get(html.as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def one(page, selector):
+    return page.find_element("css selector", selector)
+
+
+def every(page, selector):
+    return page.find_elements("css selector", selector)
+
+
+def press(page, selector):
+    """Scroll there and click."""
+    found = one(page, selector)
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
+    found.click()
+
+
+def current(page) -> str:
+    return one(page, "[role=treeitem][aria-selected=true] .who").text
+
+
+def test_tree_shows_all_steps_and_walks_by_keys(page, steps):
+    assert len(every(page, "[role=treeitem]")) == len(steps)
+    assert current(page).startswith("finetune")
+    one(page, "[aria-selected=true]").send_keys("\ue012")  # arrow left: to what it started from
+    assert current(page).startswith("prune")
+    one(page, "[aria-selected=true]").send_keys("\ue011")  # home
+    assert current(page).startswith("init")
+    one(page, "[aria-selected=true]").send_keys("\ue014", "\ue015")  # arrow right, arrow down
+    assert one(page, "#detail-h").text.startswith(current(page).split()[0])
+    assert page.switch_to.active_element.get_attribute("aria-selected") == "true"
+
+
+def test_pressing_a_step_shows_its_spec_and_conditions(page, steps):
+    press(page, "[role=treeitem]:last-child")
+    text = one(page, "#detail").text
+    assert steps[-1].name in text
+    assert 'kind = "pack"' in text
+    assert "processor" in text
+    assert f"prunery run {steps[-1].name}.toml" in text
+    assert one(page, "#layers-of").text.startswith("of pack")
+    assert one(page, "#status").get_attribute("textContent").endswith("selected")
+
+
+def test_space_and_button_plot_a_step(page):
+    press(page, "#t-1")
+    before = len(every(page, "#legend tbody tr"))
+    one(page, "#t-1").send_keys(" ")
+    assert one(page, "#t-1").get_attribute("aria-checked") == "true"
+    press(page, "#pin")
+    assert one(page, "#t-1").get_attribute("aria-checked") == "false"
+    press(page, "#t-1 .pin")
+    assert one(page, "#t-1").get_attribute("aria-checked") == "true"
+    assert len(every(page, "#legend tbody tr")) == before
+
+
+def test_legend_hides_and_shows_a_curve(page):
+    lines = len(every(page, "#panels .line"))
+    press(page, ".key")
+    assert one(page, ".key").get_attribute("aria-pressed") == "false"
+    assert len(every(page, "#panels .line")) < lines
+    press(page, ".key")
+    assert len(every(page, "#panels .line")) == lines
+
+
+def test_cursor_reads_the_curves(page):
+    read = [cell.text for cell in every(page, "td[data-key]")]
+    one(page, "#cursor").send_keys("\ue011")  # home
+    assert one(page, "#at").text == "0"
+    one(page, "#cursor").send_keys(*["\ue014"] * 20)
+    assert one(page, "#at").text == "20"
+    assert [cell.text for cell in every(page, "td[data-key]")] != read
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", one(page, "#panels svg"))
+    webdriver.ActionChains(page).move_to_element(one(page, "#panels svg")).perform()
+    assert one(page, "#at").text not in ("0", "20")
+
+
+def test_log_and_range_change_the_pictures(page):
+    for button, picture in (("#logloss", "#panels"), ("#whole", "#scatter")):
+        before = one(page, picture).get_attribute("innerHTML")
+        press(page, button)
+        assert one(page, button).get_attribute("aria-pressed") == "true"
+        assert one(page, picture).get_attribute("innerHTML") != before
+
+
+def test_cost_can_be_chosen_and_points_pressed(page):
+    for value in ("bytes", "work", "density"):
+        press(page, f"#cost label:has([value={value}])")
+        name = {"bytes": "bytes", "work": "multiply-adds", "density": "density"}[value]
+        assert f"against {name}" in one(page, "#scatter svg").get_attribute("aria-label")
+    dots = every(page, "#scatter .dot")
+    page.execute_script("arguments[0].dispatchEvent(new MouseEvent('mouseenter'))", dots[0])
+    assert "%" in one(page, "#front-note").text
+    page.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", dots[0])
+    assert current(page).split()[0] in ("train", "quantize", "pack", "finetune")
+
+
+def test_table_sorts_both_ways(page):
+    for direction, reverse in (("descending", True), ("ascending", False)):
+        press(page, "#grid th[data-key=accuracy] button")
+        assert one(page, "#grid th[data-key=accuracy]").get_attribute("aria-sort") == direction
+        cells = [row.text for row in every(page, "#grid tbody td:nth-child(4)")]
+        numbers = [float(cell) for cell in cells if cell != NONE]
+        assert numbers == sorted(numbers, reverse=reverse)
+        assert cells[-1] == NONE
+    press(page, "#grid th[data-key=role] button")
+    assert one(page, "#grid th[data-key=accuracy]").get_attribute("aria-sort") == "none"
+
+
+def test_table_filters_and_selects(page, steps):
+    one(page, "#filter").send_keys("prune random")
+    shown = [row for row in every(page, "#grid tbody tr") if row.is_displayed()]
+    assert len(shown) == 1
+    press(page, f"#grid [data-step='{shown[0].get_attribute('data-step')}'] .link")
+    assert current(page).startswith("prune")
+
+
+def test_theme_changes_the_ground(page):
+    ground = "return getComputedStyle(document.documentElement).backgroundColor"
+    before, pressed = page.execute_script(ground), one(page, "#theme").get_attribute("aria-pressed")
+    press(page, "#theme")
+    assert page.execute_script(ground) != before
+    assert one(page, "#theme").get_attribute("aria-pressed") != pressed
+    press(page, "#theme")
+    assert page.execute_script(ground) == before
+
+
+@pytest.mark.parametrize(("name", "columns"), [
+    ("steps", {"name", "accuracy", "se", "n", "settings", "environment"}),
+    ("curves", {"run", "step", "train_loss", "lr"}),
+    ("layers", {"run", "name", "kept", "multiply_adds"}),
+    ("front", {"run", "density", "accuracy", "standard_error", "n"}),
+])  # fmt: skip
+def test_data_can_be_taken_along(page, downloads, name, columns):
+    press(page, f"[data-csv={name}]")
+    rows = list(csv.DictReader(io.StringIO(waited(downloads / f"{name}.csv"))))
+    assert rows
+    assert columns <= rows[0].keys()
+
+
+def waited(path: Path) -> str:
+    """A download's text, once it is whole."""
+    for _ in range(100):
+        if path.exists() and path.stat().st_size:
+            return path.read_text(encoding="utf-8")
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never came")
+
+
+def test_recipe_can_be_saved(page, downloads, steps):
+    press(page, "#detail .command + button")
+    assert "[[step]]" in waited(
+        next(downloads / f"{s.name}.toml" for s in steps if s.name in one(page, "#detail-h").text)
+    )
+
+
+def test_fits_a_phone(page):
+    size = {"width": 380, "height": 780, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 380
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_every_control_has_a_name_and_ids_are_unique(page):
+    unnamed = """return [...document.querySelectorAll("button, input, select, [role=img], [role=tree], [role=region]")]
+        .filter((e) => !["aria-label", "aria-labelledby"].some((name) => e.getAttribute(name)))
+        .filter((e) => !e.textContent.trim() && !e.closest("label"))
+        .map((e) => e.outerHTML)"""
+    assert page.execute_script(unnamed) == []
+    ids = page.execute_script("return [...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.execute_script(
+        "return [...document.querySelectorAll('h1, h2, h3, h4')].map((e) => Number(e.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_hostile_names_are_shown_not_run(browser, tmp_path, fake):
+    made = fake.tree(tmp_path / "runs", Data(name=HOSTILE), name=HOSTILE.removeprefix("folder:"))
+    browser.get(write_report(made, tmp_path / "page.html", title=HOSTILE).as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return window.broken") is None
+    assert HOSTILE in one(browser, "h1").text
+    assert HOSTILE in one(browser, "#grid tbody").text

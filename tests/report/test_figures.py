@@ -1,0 +1,49 @@
+"""Figures as files: there, well formed, and the same bytes each time."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from prunery.report import write_figures
+from prunery.report.figures import front
+from prunery.runs import Runs
+from prunery.spec import Init, Model, Node, Refused, Train
+
+NAMES = [f"{figure}.{kind}" for figure in ("curves", "layers", "accuracy_density") for kind in ("svg", "png")]
+
+
+def test_are_written(steps, tmp_path):
+    paths = write_figures(steps, tmp_path / "figures")
+    assert [p.name for p in paths] == NAMES
+    for path in paths:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_are_the_same_bytes_each_time(steps, tmp_path):
+    one, two = (write_figures(steps, tmp_path / name) for name in ("one", "two"))
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
+
+
+def test_nothing_to_show_is_left_out(tmp_path, fake):
+    init = fake.make(Runs(tmp_path), Node(Init()), fake.numbers(0.1), layers=[])
+    assert write_figures([init], tmp_path / "figures") == []
+
+
+def test_any_name_can_be_drawn(tmp_path, fake):
+    runs, init = Runs(tmp_path), Node(Init(model=Model(name="$\\frac{")))
+    layers = [{"name": name, "density": 0.5} for name in ("$\\frac{", "層", "<&>", "\x07")]
+    step = fake.make(runs, Node(Train(epochs=1), init), fake.numbers(0.9), layers=layers)
+    assert [p.name for p in write_figures([step], tmp_path / "figures")] == NAMES
+
+
+def test_a_place_that_cannot_be_written_is_refused(steps, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="cannot be written"):
+        write_figures(steps, tmp_path / "file")
+
+
+def test_front_keeps_what_no_other_beats():
+    assert front([(0.1, 0.9), (0.1, 0.8), (0.3, 0.85), (0.5, 0.95), (1.0, 0.95)]) == [(0.1, 0.9), (0.5, 0.95)]
