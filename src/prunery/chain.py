@@ -13,8 +13,8 @@ from . import data, models, prune, quantize
 from .masks import prunable
 from .measure import count, summary, totals
 from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
-from .spec import Data, Init, Model, Node, Pack, Prune, Quantize, Recipe, Refused, Spec, Train, build, plain
-from .train import Ways, train
+from .spec import Data, Init, Model, Node, Pack, Prune, Quantize, Recipe, Refused, Spec, Train, build, plain, quote
+from .train import Stopped, Ways, train
 from .train.loop import derived
 
 PACKED = "packed.safetensors"
@@ -34,9 +34,11 @@ class Place:
 def run(recipe: Recipe, place: Place) -> dict[str, Step]:
     """Every stage of a recipe, under its label; what is there already is not made again."""
     recipe = filled(recipe, place)
-    preflight(recipe)
+    preflight(recipe, place)
     done: dict[str, Step] = {}
     for label, node in recipe.nodes().items():
+        if place.ways.stopping():
+            raise Stopped(f"stopped before step {label}")
         place.began(label, node)
         done[label] = place.runs.once(node, functools.partial(make, node, place), place.say)
     return done
@@ -48,39 +50,97 @@ def filled(recipe: Recipe, place: Place) -> Recipe:
     for key, seen, wanted in (("input", model.input, facts.shape), ("classes", model.classes, len(facts.classes))):
         if seen and seen != wanted:
             raise Refused(f"model.{key} = {seen} does not fit {recipe.data.name}, which has {wanted}; leave it out")
-    return recipe.mapped(functools.partial(_completed, facts=facts))
+    labels = {stage.label for stage in recipe.stages}
+    look = functools.cache(functools.partial(_seen, root=place.data))
+    return recipe.mapped(lambda spec: _completed(_looked_at(spec, look), facts, labels, place.runs))
 
 
-def _completed(spec: Spec, facts: data.Facts) -> Spec:
+def _looked_at(spec: Spec, look: Callable[[Data], Data]) -> Spec:
+    return replace(spec, data=look(spec.data)) if isinstance(spec, Train | Prune | Quantize | Pack) else spec
+
+
+def _seen(spec: Data, root: Path) -> Data:
+    """With the checksum of images that the set's name does not stand for."""
+    there = data.checksum(spec, root)
+    if spec.sha256 and spec.sha256 != there:
+        raise Refused(
+            f"the images of {spec.name} have SHA-256 {there}, not {spec.sha256}; put back those that were meant"
+        )
+    return replace(spec, sha256=there)
+
+
+def _completed(spec: Spec, facts: data.Facts, labels: set[str], runs: Runs) -> Spec:
     if isinstance(spec, Init):
-        checked = _sum(spec.model.weights, spec.model.weights_sha256)
-        model = replace(spec.model, input=facts.shape, classes=len(facts.classes), weights_sha256=checked)
-        return replace(spec, model=model)
-    if isinstance(spec, Train) and Path(spec.teacher).is_file():
-        return replace(spec, teacher_sha256=_sum(spec.teacher, spec.teacher_sha256))
+        return replace(spec, model=_known(spec.model, facts))
+    if isinstance(spec, Train) and spec.teacher and spec.teacher not in labels:
+        if Path(spec.teacher).is_file():
+            return replace(spec, teacher_sha256=_sum(spec.teacher, spec.teacher_sha256))
+        return replace(spec, teacher=_teaching(spec.teacher, runs))
     return spec
 
 
+def _known(model: Model, facts: data.Facts) -> Model:
+    """The network with everything that its name must hold."""
+    weights = _sum(model.weights, model.weights_sha256)
+    code = _sum(models.own_file(model.name), model.code_sha256)
+    return replace(model, input=facts.shape, classes=len(facts.classes), weights_sha256=weights, code_sha256=code)
+
+
+def _teaching(name: str, runs: Runs) -> str:
+    """The full name of the run that a teacher's name means."""
+    try:
+        return runs.find(name).name
+    except Refused as error:
+        raise Refused(f"train.teacher = {quote(name)} is no earlier step of the recipe and no file; {error}") from None
+
+
 def _sum(path: str, given: str) -> str:
-    """The checksum of a file that a spec names; what was given where it names none."""
-    found = given if path in ("", "pretrained") else checksum(Path(path))
+    """The checksum of a file that a spec names; what was given where there is none (who reads it says so)."""
+    file = Path(path).expanduser()
+    found = checksum(file) if file.is_file() else given
     if given and given != found:
-        raise Refused(f"{path} has SHA-256 {found}, not {given}: it is not the file that the recipe means")
+        raise Refused(f"{path} has SHA-256 {found}, not {given}; put back the file that the recipe means")
     return found
 
 
-def preflight(recipe: Recipe) -> None:
+def preflight(recipe: Recipe, place: Place) -> None:
     """What can be known to fail later is refused before anything is computed."""
-    network = skeleton(recipe.init.model)
-    left: dict[str, float] = {"": 1.0}
+    network, model = skeleton(recipe.init.model), recipe.init.model
+    left: dict[str, dict[tuple[str, ...], float]] = {"": {}}
     for stage in recipe.stages:
-        left[stage.label] = left[stage.after]
-        if isinstance(stage.spec, Prune):
-            prunable(network, stage.spec.exclude)
-            if stage.spec.density > left[stage.label] and not stage.spec.exclude:
-                seen, there = stage.spec.density, left[stage.label]
-                raise Refused(f"step {stage.label}: density = {seen:g} would bring weights back; at most {there:g} are left")
-            left[stage.label] = min(stage.spec.density, left[stage.label])
+        spec, left[stage.label] = stage.spec, dict(left[stage.after])
+        try:
+            if isinstance(spec, Prune):
+                _prunes(spec, network, left[stage.label])
+            if getattr(spec, "data", recipe.data) != recipe.data:
+                _fits(data.facts(spec.data, place.data), model, spec.data.name)  # type: ignore[attr-defined]
+            if isinstance(spec, Train) and spec.teacher not in ("", *left):
+                _fits(data.facts(spec.data, place.data), _origin(spec.teacher, place)[2], f"the teacher {spec.teacher}")
+        except Refused as error:
+            raise Refused(f"step {stage.label}: {error}") from None
+
+
+def _prunes(spec: Prune, network: nn.Module, left: dict[tuple[str, ...], float]) -> None:
+    """A density that is still there to be had; known for steps that count the same layers."""
+    prunable(network, spec.exclude)
+    there = left.get(spec.exclude, 1.0)
+    if spec.density > there:
+        raise Refused(
+            f"prune.density = {spec.density:g} would bring weights back: expected {there:g} or less, what is left"
+        )
+    left[spec.exclude] = spec.density
+
+
+def _fits(facts: data.Facts, model: Model, what: str) -> None:
+    """Images and classes as the network has them."""
+    if (facts.shape, len(facts.classes)) != (model.input, model.classes):
+        seen = f"the images are {_size(facts.shape)} of {len(facts.classes)} classes"
+        expected = f"{_size(model.input)} of {model.classes}, as the network has"
+        raise Refused(f"{what} does not fit: {seen}; expected {expected}")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def skeleton(model: Model) -> nn.Module:
@@ -93,8 +153,11 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
     state, about = read_state(path)
     if "model" not in about:
         raise Refused(f"{path} does not say which network it belongs to; expected a file that prunery wrote")
-    model = build(Model, about["model"])
-    network = skeleton(model)
+    try:
+        model = build(Model, about["model"])
+        network = skeleton(model)
+    except Refused as error:
+        raise Refused(f"{path}: {error}") from None
     models.fit(network, state.weights, str(path))
     return network, state, model
 
@@ -185,10 +248,15 @@ def _pack(spec: Pack, network: nn.Module, state: State, splits: data.Splits, pla
     return unpack(pack(state, spec.values == "float16")), {}
 
 
+def _origin(name: str, place: Place) -> tuple[nn.Module, State, Model]:
+    """The network of a file or of a run."""
+    return opened(Path(name)) if Path(name).is_file() else network_of(place.runs.find(name))
+
+
 MAKERS: dict[type[Spec], Callable[..., Made]] = {Train: _train, Prune: _prune, Quantize: _quantize, Pack: _pack}
 
 
 def teacher_of(name: str, place: Place) -> nn.Module:
     """The network of a finished step or a checkpoint, ready to be imitated."""
-    network, *_ = opened(Path(name)) if Path(name).is_file() else network_of(place.runs.find(name))
+    network, *_ = _origin(name, place)
     return network.to(place.ways.device).eval().requires_grad_(False)

@@ -1,5 +1,6 @@
 """The sparse vocabulary: a mask is a dict from a weight's name to a boolean tensor, True where the weight is kept."""
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 import torch
@@ -23,7 +24,7 @@ def _hits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".weight"), pattern)
 
 
-def _known(patterns: tuple[str, ...], names: dict[str, nn.Module]) -> None:
+def _known(patterns: tuple[str, ...], names: Iterable[str]) -> None:
     layers = [n.removesuffix(".weight") for n in names]
     for pattern in patterns:
         if not any(_hits(n, pattern) for n in names):

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models import efficientnet_b0
 
 from prunery.models import build, fit
+from prunery.runs import State
 from prunery.spec import Model, Refused
 
 
@@ -43,8 +44,8 @@ def test_pth(tmp_path, state, how):
 
 
 def test_safetensors_with_masks(tmp_path, state):
-    masks = {f"mask:{k}": torch.ones_like(v, dtype=torch.bool) for k, v in state.items() if v.dim() > 1}
-    save_file(state | masks, tmp_path / "w.safetensors")
+    masks = {k: torch.ones_like(v, dtype=torch.bool) for k, v in state.items() if v.dim() > 1}
+    save_file(State(state, masks).tensors(), tmp_path / "w.safetensors")
     assert same(build(lenet(tmp_path / "w.safetensors"), 1), state)
 
 

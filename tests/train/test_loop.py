@@ -1,4 +1,4 @@
-"""Laws of the one loop: zero steps change nothing, a stop changes nothing, pruned is exactly zero, chance is ours alone."""
+"""Laws of the one loop: zero steps change nothing, nor does a stop; pruned is exactly zero; chance is ours alone."""
 
 import math
 from dataclasses import replace
@@ -16,21 +16,21 @@ from prunery.train.loop import Loop
 
 RATES = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "adadelta": 1.0}
 SETTINGS = {
-    "momentum": dict(optimizer="sgd", lr=0.05, nesterov=True, weight_decay=1e-3),
-    "adam": dict(optimizer="adam", lr=0.01),
-    "adamw": dict(optimizer="adamw", lr=0.01, weight_decay=0.1, decay_all=False),
-    "adadelta": dict(optimizer="adadelta", lr=1.0),
-    "cosine": dict(schedule="cosine", warmup=1, lr=0.05),
-    "onecycle": dict(schedule="onecycle", lr=0.05),
-    "step": dict(schedule="step", step_epochs=1, lr=0.05),
-    "multistep": dict(schedule="multistep", milestones=(1, 2), lr=0.05),
-    "ema": dict(ema=0.9, lr=0.05),
-    "mixup": dict(mixup=0.4, lr=0.05, label_smoothing=0.1),
-    "clip": dict(clip=0.5, lr=0.05),
-    "best": dict(keep="best", lr=0.05, eval_every=3),
-    "bfloat16": dict(precision="bfloat16", lr=0.05),
-    "channels_last": dict(channels_last=True, lr=0.05),
-    "augmented": dict(lr=0.05),
+    "momentum": {"optimizer": "sgd", "lr": 0.05, "nesterov": True, "weight_decay": 1e-3},
+    "adam": {"optimizer": "adam", "lr": 0.01},
+    "adamw": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1, "decay_all": False},
+    "adadelta": {"optimizer": "adadelta", "lr": 1.0},
+    "cosine": {"schedule": "cosine", "warmup": 1, "lr": 0.05},
+    "onecycle": {"schedule": "onecycle", "lr": 0.05},
+    "step": {"schedule": "step", "step_epochs": 1, "lr": 0.05},
+    "multistep": {"schedule": "multistep", "milestones": (1, 2), "lr": 0.05},
+    "ema": {"ema": 0.9, "lr": 0.05},
+    "mixup": {"mixup": 0.4, "lr": 0.05, "label_smoothing": 0.1},
+    "clip": {"clip": 0.5, "lr": 0.05},
+    "best": {"keep": "best", "lr": 0.05, "eval_every": 3},
+    "bfloat16": {"precision": "bfloat16", "lr": 0.05},
+    "channels_last": {"channels_last": True, "lr": 0.05},
+    "augmented": {"lr": 0.05},
 }
 
 
@@ -64,14 +64,21 @@ def test_a_stopped_run_ends_bit_identical(name, network, splits, work):
     resumed, again = train(network(9), half(network()), with_data(splits, spec), spec, Work(folder), Ways())
     assert same(undisturbed.weights, resumed.weights)
     assert facts["early_stop_step"] == again["early_stop_step"]
-    rows = [[{k: v for k, v in r.items() if k != "seconds"} for r in w.metrics()] for w in (Work(folder.parent / "a"), Work(folder))]
+    rows = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in w.metrics()]
+        for w in (Work(folder.parent / "a"), Work(folder))
+    ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == math.ceil(15 / (spec.eval_every or 5))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("more", [{}, {"weight_decay": 0.1}, {"ema": 0.9}, {"clip": 0.1}, {"channels_last": True}], ids=str)
-def test_pruned_weights_gradients_and_moments_are_zero_after_every_step(optimizer, more, network, splits, monkeypatch, work):
+@pytest.mark.parametrize(
+    "more", [{}, {"weight_decay": 0.1}, {"ema": 0.9}, {"clip": 0.1}, {"channels_last": True}], ids=str
+)
+def test_pruned_weights_gradients_and_moments_are_zero_after_every_step(
+    optimizer, more, network, splits, monkeypatch, work
+):
     spec = Train(data=splits.spec, batch=16, epochs=3, optimizer=optimizer, lr=RATES[optimizer], **more)
     net, seen = network(), []
     mask = half(net)
@@ -101,7 +108,8 @@ def test_zero_steps_is_the_identity(network, splits, work):
     net = network()
     start = {k: v.clone() for k, v in net.state_dict().items()}
     state, facts = train(net, {}, splits, Train(data=splits.spec, epochs=0), work(), Ways())
-    assert same(start, state.weights) and facts["steps"] == 0
+    assert same(start, state.weights)
+    assert facts["steps"] == 0
 
 
 def test_steps_are_given_instead_of_epochs(network, splits, work):
@@ -110,10 +118,12 @@ def test_steps_are_given_instead_of_epochs(network, splits, work):
 
 
 def test_same_seed_same_weights_other_seed_others(network, splits, work):
-    made = [train(network(), {}, splits, Train(data=splits.spec, batch=16, epochs=1, lr=0.05, seed=s), work(str(i)), Ways())
-            for i, s in enumerate((1, 1, 2))]  # fmt: skip
+    specs = [Train(data=splits.spec, batch=16, epochs=1, lr=0.05, seed=s) for s in (1, 1, 2)]
+    made = [train(network(), {}, splits, spec, work(str(i)), Ways())
+            for i, spec in enumerate(specs)]  # fmt: skip
     weights = [m[0].weights for m in made]
-    assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
+    assert same(weights[0], weights[1])
+    assert not same(weights[0], weights[2])
 
 
 def test_the_callers_random_stream_is_untouched(network, splits, work):
@@ -131,7 +141,9 @@ def test_it_learns(network, splits, work):
     assert not facts["diverged"]
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_checkpoint(network, splits, work, monkeypatch):
+def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_checkpoint(
+    network, splits, work, monkeypatch
+):
     """The loss is looked at every LOOK steps; the step named is where it first went wrong all the same."""
     monkeypatch.setattr(loop_module, "LOOK", 4)
     net, poisoned = network(), 10
@@ -144,8 +156,8 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_ch
 
     monkeypatch.setattr(Loop, "advance", poison)
     at = work()
+    spec = Train(data=splits.spec, batch=16, epochs=4, lr=0.01)
     with pytest.raises(Refused, match=f"became nan at step {poisoned} of 20; lower train.lr"):
-        spec = Train(data=splits.spec, batch=16, epochs=4, lr=0.01)
         train(net, {}, splits, spec, at, Ways(checkpoint_seconds=0))
     tensors, about = Work(at.folder).restore()
     assert about["step"] < poisoned
@@ -153,7 +165,9 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_ch
 
 
 def test_a_run_no_better_than_guessing_is_called_diverged(network, splits, work):
-    _, facts = train(network(), {}, splits, Train(data=splits.spec, batch=16, epochs=3, optimizer="adam", lr=50.0), work(), Ways())
+    _, facts = train(
+        network(), {}, splits, Train(data=splits.spec, batch=16, epochs=3, optimizer="adam", lr=50.0), work(), Ways()
+    )
     assert facts["diverged"]
 
 
@@ -207,5 +221,8 @@ def test_rows_are_as_often_as_asked_and_count_every_image(every, network, splits
 
 def test_threads_are_as_asked_and_given_back(network, splits, work):
     before = torch.get_num_threads()
-    _, facts = train(network(), {}, splits, Train(data=splits.spec, batch=16, steps=2, lr=0.01), work(), Ways(threads=1))
-    assert facts["threads"] == 1 and torch.get_num_threads() == before
+    _, facts = train(
+        network(), {}, splits, Train(data=splits.spec, batch=16, steps=2, lr=0.01), work(), Ways(threads=1)
+    )
+    assert facts["threads"] == 1
+    assert torch.get_num_threads() == before

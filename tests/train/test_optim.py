@@ -26,15 +26,15 @@ def test_tables_and_specs_name_the_same():
 @pytest.mark.parametrize(
     ("settings", "known"),
     [
-        (dict(schedule="constant"), {0: 1, 999: 1}),
-        (dict(schedule="step", step_epochs=5, gamma=0.1), {499: 1, 500: 0.1, 999: 0.1}),
-        (dict(schedule="multistep", milestones=(8, 9), gamma=0.5), {799: 1, 800: 0.5, 900: 0.25}),
-        (dict(schedule="cosine"), {0: 1, 500: 0.5, 1000: 0}),
-        (dict(schedule="cosine", final_lr=0.1), {500: 0.55, 1000: 0.1}),
-        (dict(schedule="cosine", warmup=2), {0: 1 / 200, 99: 0.5, 199: 1, 600: 0.5}),
-        (dict(schedule="onecycle", warmup=5), {0: 0.04, 250: 0.5, 500: 1, 750: 0.5, 1000: 0}),
-        (dict(schedule="onecycle"), {300: 1, 650: 0.5}),
-        (dict(schedule="constant", warmup=1), {0: 0.01, 49: 0.5, 99: 1, 100: 1}),
+        ({"schedule": "constant"}, {0: 1, 999: 1}),
+        ({"schedule": "step", "step_epochs": 5, "gamma": 0.1}, {499: 1, 500: 0.1, 999: 0.1}),
+        ({"schedule": "multistep", "milestones": (8, 9), "gamma": 0.5}, {799: 1, 800: 0.5, 900: 0.25}),
+        ({"schedule": "cosine"}, {0: 1, 500: 0.5, 1000: 0}),
+        ({"schedule": "cosine", "final_lr": 0.1}, {500: 0.55, 1000: 0.1}),
+        ({"schedule": "cosine", "warmup": 2}, {0: 1 / 200, 99: 0.5, 199: 1, 600: 0.5}),
+        ({"schedule": "onecycle", "warmup": 5}, {0: 0.04, 250: 0.5, 500: 1, 750: 0.5, 1000: 0}),
+        ({"schedule": "onecycle"}, {300: 1, 650: 0.5}),
+        ({"schedule": "constant", "warmup": 1}, {0: 0.01, 49: 0.5, 99: 1, 100: 1}),
     ],
     ids=str,
 )
@@ -61,7 +61,8 @@ def test_decay_can_leave_biases_and_norms_alone():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     groups = optimizer(net, Train(weight_decay=0.1, decay_all=False)).param_groups
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
-    assert all(p.ndim > 1 for p in groups[0]["params"]) and all(p.ndim == 1 for p in groups[1]["params"])
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
     assert len(optimizer(net, Train(weight_decay=0.1)).param_groups) == 1
 
 
@@ -76,9 +77,12 @@ def test_mixup_is_the_weighted_sum_of_both_losses():
     net, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.tensor([0, 1, 2, 2, 1, 0])
     share = mixing(spec, 7)
     logits = net(share * x + (1 - share) * x.flip(0))
-    expected = share * nn.functional.cross_entropy(logits, y) + (1 - share) * nn.functional.cross_entropy(logits, y.flip(0))
+    expected = share * nn.functional.cross_entropy(logits, y) + (1 - share) * nn.functional.cross_entropy(
+        logits, y.flip(0)
+    )
     assert loss_of(net, None, spec)(x, y, 7)[0].item() == pytest.approx(expected.item(), rel=1e-6)
-    assert 0 <= share <= 1 and mixing(spec, 8) != share
+    assert 0 <= share <= 1
+    assert mixing(spec, 8) != share
 
 
 def test_distillation_of_equal_networks_leaves_the_labels_share():

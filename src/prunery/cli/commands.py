@@ -1,36 +1,57 @@
 """The commands, one short function each; heavy rooms are imported when a command needs them."""
 
-from dataclasses import fields
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..spec import Data, Recipe, Refused, Train, read_recipe, recipe
+from ..runs import Step
+from ..spec import Data, Recipe, Refused, Train, hints, read_recipe, recipe
 from .settings import (
-    DataFolder, Device, Every, Json, Quiet, RunsFolder, Set, Threads, place, with_options,
+    Board,
+    DataFolder,
+    Device,
+    Every,
+    Json,
+    Quiet,
+    RunsFolder,
+    Set,
+    Threads,
+    Where,
+    place,
+    setting,
+    whole,
+    with_options,
 )  # fmt: skip
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Finds the small network inside a big one, proves what it kept, and runs it fast on an ordinary CPU.",
 )  # fmt: skip
 
 RUNS, DATA = Path("runs"), Path("data")
 
 
-def carry_out(wanted: Recipe, where: Any, as_json: bool, took: float | None = None) -> dict[str, Any]:
+def carry_out(wanted: Recipe, where: Where, as_json: bool) -> None:
     """Run a recipe and show what came of it."""
     from .. import chain
     from . import screen
 
-    with where as there:
+    with place(where) as there:
         done = chain.run(wanted, there)
     if as_json:
-        screen.as_json({k: {"name": s.name, "folder": str(s.folder), **s.result} for k, s in done.items()})
-    else:
-        screen.show(screen.steps_table(done))
-    return done
+        return screen.as_json({k: {"name": s.name, "folder": str(s.folder), **s.result} for k, s in done.items()})
+    look = f"look at it: prunery report {last(done)} --runs {shlex.quote(str(where.runs))}"
+    return screen.show(screen.steps_table(done), look)
+
+
+def last(done: dict[str, Step]) -> str:
+    """The steps that no other step of the recipe goes on from, which a report leads back from."""
+    parents = {s.env["parent"] for s in done.values()}
+    return " ".join(dict.fromkeys(s.name for s in done.values() if s.name not in parents))
 
 
 @app.command()
@@ -42,18 +63,17 @@ def run(
     device: Device = "auto",
     threads: Threads = 0,
     checkpoint_seconds: Every = 30.0,
+    tensorboard: Board = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Carry out a recipe; what is there already is not made again."""
-    wanted = read_recipe(file, set)
-    done = carry_out(wanted, place(runs, data_dir, device, threads, checkpoint_seconds, quiet), json)
-    if not json:
-        typer.echo(f"look at it: prunery report {list(done.values())[-1].name} --runs {runs}")
+    where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet, tensorboard)
+    carry_out(read_recipe(file, set), where, json)
 
 
 def train(
-    network: Annotated[str, typer.Argument(help="lenet5, resnet20, torchvision:NAME, timm:NAME, file.py:function, ...")],
+    network: Annotated[str, typer.Argument(help="lenet5, resnet20, torchvision:NAME, timm:NAME, file.py:function, …")],
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, folder:PATH, ...")] = "digits",
     set: Set = [],  # noqa: B006
     runs: RunsFolder = RUNS,
@@ -61,37 +81,37 @@ def train(
     device: Device = "auto",
     threads: Threads = 0,
     checkpoint_seconds: Every = 30.0,
+    tensorboard: Board = None,
     json: Json = False,
     quiet: Quiet = False,
     **given: Any,
 ) -> None:
     """Train a network; every field of a training step is an option."""
-    words = [f"{_owner(k)}.{k}={_toml(v)}" for k, v in given.items() if v is not None]
-    values = {"name": "train", "data": {"name": data}, "model": {"name": network}, "step": [{"kind": "train"}]}
-    wanted = recipe(values, [*words, *set])
-    carry_out(wanted, place(runs, data_dir, device, threads, checkpoint_seconds, quiet), json)
+    where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet, tensorboard)
+    values = {"data": {"name": data}, "model": {"name": network}, "step": [{"kind": "train"}]}
+    carry_out(recipe(values, [*_settings(given), *set], "train"), where, json)
 
 
-def _owner(field: str) -> str:
-    """Which table of the recipe an option belongs to."""
-    return "train" if field in {f.name for f in fields(Train)} else "data"
+def _settings(given: dict[str, Any]) -> list[str]:
+    """The options of the specs as `--set` has them; the seed is also that of the initial weights."""
+    given = {k: v for k, v in given.items() if v is not None}
+    seed = [f"seed={given.pop('seed')}"] if "seed" in given else []
+    return seed + [setting(Train if k in hints(Train) else Data, k, v) for k, v in given.items()]
 
 
-def _toml(value: Any) -> str:
-    """An option's text as `--set` reads it; 80,120 is a list where a list is expected."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"[{text}]" if "," in text and not text.startswith("[") else text
-
-
-app.command()(with_options(train, Train, Data, leave=("data", "name", "teacher_sha256")))
+app.command()(with_options(train, Train, Data, leave=("data", "name", "teacher_sha256", "sha256")))
 
 
 @app.command()
 def show(
     what: Annotated[str, typer.Argument(help="a network's name, a run, or a checkpoint file")],
-    batch: Annotated[int, typer.Option(help="images in the batch that shapes are shown for")] = 1,
+    batch: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="images in the batch that shapes are shown for")
+    ] = 1,
     input: Annotated[str, typer.Option(help="channels,height,width of one input")] = "",
-    classes: Annotated[int, typer.Option(help="number of classes; 0 is the network's own")] = 0,
+    classes: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="number of classes; 0 is the network's own")
+    ] = 0,
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:
@@ -114,15 +134,15 @@ def data(
     from . import screen
     from .shown import data_sets, described
 
-    if not name:
-        return screen.as_json(data_sets(data_dir)) if json else screen.show(*(f"{k:16} {v}" for k, v in data_sets(data_dir).items()))
-    facts = described(name, set, data_dir)
-    return screen.as_json(facts) if json else screen.show(*(f"{k:12} {v}" for k, v in facts.items()))
+    facts = described(name, set, data_dir) if name else data_sets(data_dir)
+    return screen.as_json(facts) if json else screen.show(*(f"{k:16} {v}" for k, v in facts.items()))
 
 
 @app.command()
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="[RUN]...", help="steps to report on, with all before them; all when none")] = [],  # noqa: B006
+    names: Annotated[
+        list[str], typer.Argument(metavar="[RUN]...", help="steps to report on, with all before them; all when none")
+    ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
     figures: Annotated[Path | None, typer.Option(help="folder for the figures as SVG and PNG")] = None,
     runs: RunsFolder = RUNS,
@@ -147,10 +167,13 @@ def results(
     json: Json = False,
 ) -> None:
     """The results that we stand behind, in one table."""
-    from ..report import results_rows, results_table
+    from ..report import as_text, results_table
     from . import screen
 
-    screen.as_json(results_rows(folder)) if json else typer.echo(results_table(folder))
+    rows = results_table(folder)
+    if not rows:
+        raise Refused(f"{folder} holds no result; expected a result.json in each of its folders")
+    screen.as_json([asdict(r) for r in rows]) if json else typer.echo(as_text(rows))
 
 
 @app.command()
@@ -170,7 +193,7 @@ def demo(
     from .demonstrate import demonstrate
 
     with_recipe = recipe(read_toml(Path(str(files("prunery.cli").joinpath("demo.toml")))), (), "demo")
-    demonstrate(with_recipe, place(runs, data_dir, device, threads, 30.0, quiet), out, json)
+    demonstrate(with_recipe, Where(runs, data_dir, device, threads, quiet=quiet), out, json)
 
 
 @app.command()

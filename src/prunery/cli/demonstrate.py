@@ -2,18 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 from .. import chain, report
 from ..runs import Step
 from ..spec import Recipe
 from . import screen
+from .settings import Where, place
 
 
-def demonstrate(wanted: Recipe, where: Any, out: Path, as_json: bool) -> None:
+def demonstrate(wanted: Recipe, where: Where, out: Path, as_json: bool) -> None:
     """Carry out the recipe, say what it means, write the page."""
     started = time.monotonic()
-    with where as there:
+    with place(where) as there:
         done = chain.run(wanted, there)
     page = report.write_report(list(done.values()), out, title="Prunery demo")
     if as_json:
@@ -24,11 +24,13 @@ def demonstrate(wanted: Recipe, where: Any, out: Path, as_json: bool) -> None:
 
 def sentences(done: dict[str, Step]) -> list[str]:
     """The comparison that the demo is for, from the measured results."""
-    dense, pruned, tuned, blind, packed = (done[k].result for k in ("train", "prune", "finetune", "random_finetune", "pack"))
+    labels = ("train", "prune", "finetune", "random_finetune", "pack")
+    dense, pruned, tuned, blind, packed = (done[label].result for label in labels)
     accuracy = lambda r: f"{r['test']['accuracy']:.2%}"  # noqa: E731
     return [
         f"Dense, the network recognises {accuracy(dense)} of {dense['test']['n']} test images.",
         f"With {tuned['density']:.0%} of its weights: {accuracy(pruned)} as cut, {accuracy(tuned)} after finetuning "
         f"({accuracy(blind)} when the same number is cut blindly).",
-        f"Packed in 8 bits it takes {packed['bytes']:,} bytes instead of {dense['bytes']:,} and reaches {accuracy(packed)}.",
+        f"Packed in 8 bits it takes {packed['bytes']:,} bytes instead of {dense['bytes']:,} "
+        f"and reaches {accuracy(packed)}.",
     ]

@@ -55,14 +55,16 @@ def native() -> dict[str, Any]:
 def folder(path: Path) -> dict[str, Any]:
     """Whether steps can be kept there, and how much room there is."""
     there = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
-    return {"folder": str(path), "writable": os.access(there, os.W_OK), "free_gb": round(shutil.disk_usage(there).free / 1e9, 1)}
+    writable, free = there.is_dir() and os.access(there, os.W_OK), shutil.disk_usage(there).free
+    return {"folder": str(path), "writable": writable, "free_gb": round(free / 1e9, 1)}
 
 
 def told(found: dict[str, Any]) -> list[str]:
     """The findings, a line each."""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
     machine = found["machine"]
-    lines = [f"versions      {versions}", f"machine       {machine['cpu']}, {machine['cores']} cores, {machine['system']}"]
+    lines = [f"versions      {versions}"]
+    lines += [f"machine       {machine['cpu']}, {machine['cores']} cores, {machine['system']}"]
     lines += [f"device        {k}: {v}" for k, v in found["devices"].items()]
     lines += _native_lines(found["native"])
     lines += [f"data          {k}: {v}" for k, v in found["data"].items()]
@@ -74,11 +76,13 @@ def _native_lines(found: dict[str, Any]) -> list[str]:
     if "error" in found:
         return [f"kernels       missing: {found['error']}"]
     peaks = ", ".join(f"{k} {v:g} GFLOP/s" for k, v in found["peak_gflops_per_core"].items())
-    return [f"kernels       {found['chosen']} is used; one core reaches {peaks}", f"processor     {' '.join(found['features'])}"]
+    used = f"kernels       {found['chosen']} is used; one core reaches {peaks}"
+    return [used, f"processor     {' '.join(found['features'])}"]
 
 
 def _runs_words(found: dict[str, Any]) -> str:
-    return f"{'writable' if found['writable'] else 'NOT writable: choose another with --runs'}, {found['free_gb']:g} GB free"
+    words = "writable" if found["writable"] else "NOT writable: choose another with --runs"
+    return f"{words}, {found['free_gb']:g} GB free"
 
 
 def _extra_line(name: str, there: bool) -> str:

@@ -1,4 +1,4 @@
-"""What the user sees while steps are made: a bar on a terminal, plain lines elsewhere, nothing on standard output but results."""
+"""What the user sees: a bar on a terminal, plain lines elsewhere; nothing on standard output but results."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.table import Table
 
 from ..runs import Step
-from ..spec import Node, Spec, chosen
+from ..spec import Node
 
 
 class Screen:
@@ -70,41 +70,44 @@ class Screen:
 
 def _columns() -> list[ProgressColumn]:
     steps = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
-    return [TextColumn("{task.description:<10}"), BarColumn(), steps, TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
+    label, note = TextColumn("{task.description:<10}"), TextColumn("{task.fields[note]}")
+    return [label, BarColumn(), steps, note, TimeRemainingColumn()]
 
 
 def figures(row: dict[str, Any]) -> str:
     """One row of metrics in words."""
-    names = {"train_loss": "loss", "train_accuracy": "train", "val_accuracy": "validation", "test_accuracy": "test"}
-    shown = [f"{t} {row[k]:.4f}" if k == "train_loss" else f"{t} {row[k]:.2%}" for k, t in names.items() if row.get(k) is not None]
+    names = {"train_accuracy": "train", "val_accuracy": "validation", "test_accuracy": "test"}
+    shown = [f"{text} {row[key]:.2%}" for key, text in names.items() if row.get(key) is not None]
+    shown = [f"loss {row['train_loss']:.4f}", *shown]
     return f"step {row['step']:,}  epoch {row['epoch']:g}  " + "  ".join(shown) + f"  {row['seconds']:.1f} s"
 
 
 def steps_table(steps: dict[str, Step]) -> Table:
     """Steps side by side: what each cost and what it is worth."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in zip(COLUMNS, ("left", "left", *["right"] * 6), strict=True):
-        table.add_column(name, justify=justify, no_wrap=name == "folder")  # type: ignore[arg-type]
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in COLUMNS[:2] else "right", no_wrap=name == "folder")
     for label, step in steps.items():
         table.add_row(label, step.name, *cells(step.result, step.env))
     return table
 
 
-COLUMNS = ("step", "folder", "test accuracy", "density", "weights kept", "multiply-adds", "bytes", "seconds")
+COLUMNS = ("step", "folder", "test\naccuracy", "density", "weights\nkept", "mult-\nadds", "bytes", "seconds")
 
 
 def cells(result: dict[str, Any], env: dict[str, Any]) -> list[str]:
     """A step's figures as text."""
     test = result.get("test")
     accuracy = f"{test['accuracy']:.2%} ± {test['standard_error']:.2%}" if test else ""
-    diverged = "  diverged" if result.get("train", {}).get("diverged") else ""
-    sizes = [f"{result[k]:,}" for k in ("kept_parameters", "kept_multiply_adds", "bytes")]
+    diverged = " diverged" if result.get("train", {}).get("diverged") else ""
+    sizes = [number(result[k]) for k in ("kept_parameters", "kept_multiply_adds", "bytes")]
     return [accuracy + diverged, f"{result['density']:.2%}", *sizes, f"{env['seconds']:.1f}"]
 
 
-def settings(spec: Spec) -> str:
-    """What a spec says beyond its defaults, on one line."""
-    return ", ".join(f"{k} = {json.dumps(v)}" for k, v in chosen(spec).items())
+def number(value: int) -> str:
+    """Exact up to a million, then in millions or more: never over seven characters."""
+    size, unit = next(((s, u) for s, u in ((1e12, "T"), (1e9, "G"), (1e6, "M")) if value >= s), (1, ""))
+    return f"{value / size:.2f}{unit}" if unit else f"{value:,}"
 
 
 def as_json(value: Any) -> None:
@@ -117,4 +120,4 @@ def show(*parts: Any) -> None:
     width = None if sys.stdout.isatty() else 200
     console = Console(highlight=False, width=width)
     for part in parts:
-        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+        console.print(part, markup=False, soft_wrap=True) if isinstance(part, str) else console.print(part)

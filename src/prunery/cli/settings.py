@@ -1,22 +1,59 @@
 """Where and how: the options that every command shares, and the `--option`s that come from a spec's fields."""
 
 import inspect
+import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from ..spec import Refused, Spec, helps, hints
+from ..spec import Refused, Spec, helps, hints, quote
+
+
+def whole(text: str) -> int:
+    """An option's whole number."""
+    return _parsed(int, text, "a whole number")
+
+
+def real(text: str) -> float:
+    """An option's number."""
+    return _parsed(float, text, "a number")
+
+
+def _parsed(kind: Callable[[str], Any], text: str, expected: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise typer.BadParameter(f"{quote(text)} is not allowed; expected {expected}") from None
+
 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="PRUNERY_RUNS", help="folder that keeps every step")]
 DataFolder = Annotated[Path, typer.Option("--data-dir", envvar="PRUNERY_DATA", help="folder that holds the data sets")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is")]
-Threads = Annotated[int, typer.Option("--threads", help="CPU threads of training; 0: one for small networks, else all")]
-Every = Annotated[float, typer.Option("--checkpoint-seconds", help="seconds between checkpoints inside a training step")]
+Threads = Annotated[
+    int,
+    typer.Option(
+        "--threads", parser=whole, metavar="N", help="CPU threads of training; 0: one for small networks, else all"
+    ),
+]
+Every = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-seconds", parser=real, metavar="X", help="seconds between checkpoints of a training step"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Board = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", metavar="FOLDER", help="write the metrics there for TensorBoard, as they come"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="change a setting, e.g. train.lr=0.01")]
 
@@ -28,10 +65,11 @@ def device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise Refused(f'--device = "{name}" is not there; expected cpu, auto, or a device that prunery doctor lists') from None
-    return name
+        torch.zeros(1, device=name).item()  # "meta" has no values
+        return name
+    except (RuntimeError, AssertionError, ImportError):
+        expected = "cpu, auto, or a device that prunery doctor lists"
+        raise Refused(f"--device = {quote(name)} is not there; expected {expected}") from None
 
 
 @contextmanager
@@ -43,6 +81,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        os.write(2, b"stopping after the step in hand; once more stops at once\n")
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -52,23 +91,70 @@ def stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True)
+class Where:
+    """What a command was told about where and how to work."""
+
+    runs: Path
+    data: Path
+    device: str = "auto"
+    threads: int = 0
+    every: float = 30.0
+    quiet: bool = False
+    board: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (("--threads", self.threads), ("--checkpoint-seconds", self.every)):
+            if not value >= 0:
+                raise Refused(f"{option} = {value:g} is not allowed; expected 0 or more")
+
+
 @contextmanager
-def place(runs: Path, data: Path, device_name: str, threads: int, every: float, quiet: bool) -> Iterator[Any]:
-    """Everything a chain needs to know of this machine and this user."""
+def place(where: Where) -> Iterator[Any]:
+    """Everything a chain needs to know of this machine and this user; standard output is kept for results."""
     from ..chain import Place
     from ..runs import Runs
     from ..train import Ways
+
+    listeners = _listeners(where)
+    with redirect_stdout(sys.stderr), stoppable() as stopping:
+        tick = lambda event: [listener.tick(event) for listener in listeners]  # noqa: E731
+        began = lambda label, node: [listener.began(label, node) for listener in listeners]  # noqa: E731
+        ways = Ways(device(where.device), where.threads, where.every, stopping, tick)  # type: ignore[arg-type]
+        try:
+            yield Place(Runs(where.runs), where.data, ways, say=listeners[0].say, began=began)  # type: ignore[arg-type]
+        finally:
+            for listener in listeners:
+                listener.close()
+
+
+def _listeners(where: Where) -> list[Any]:
+    """Who hears of a chain's progress: the screen, and TensorBoard's files when asked for."""
+    from .board import Board
     from .screen import Screen
 
-    if threads < 0 or every < 0:
-        raise Refused(f"--threads = {threads}, --checkpoint-seconds = {every:g}: expected 0 or more")
-    screen = Screen(quiet)
-    with stoppable() as stopping:
-        ways = Ways(device=device(device_name), threads=threads, checkpoint_seconds=every, stopping=stopping, tick=screen.tick)
-        try:
-            yield Place(Runs(runs), data, ways, say=screen.say, began=screen.began)
-        finally:
-            screen.close()
+    return [Screen(where.quiet), *([Board(where.board)] if where.board else [])]
+
+
+def setting(cls: type[Spec], field: str, value: Any) -> str:
+    """An option's text as `--set` reads it: texts quoted, 80,120 a list where a list is expected."""
+    hint = _inner(hints(cls)[field])
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif hint is str:
+        text = json.dumps(value)
+    else:
+        text = f"[{value}]" if get_origin(hint) is tuple and not value.startswith("[") else value
+    return f"{cls.kind}.{field}={text}"
+
+
+def _inner(hint: Any) -> Any:
+    """`T` of `T`, `T | None` and annotated `T`."""
+    if get_origin(hint) is Annotated:
+        return _inner(get_args(hint)[0])
+    if get_origin(hint) is UnionType or get_origin(hint) is Union:
+        return _inner(next(a for a in get_args(hint) if a is not type(None)))
+    return hint
 
 
 def options(cls: type[Spec], leave: tuple[str, ...] = ()) -> list[inspect.Parameter]:
@@ -79,9 +165,22 @@ def options(cls: type[Spec], leave: tuple[str, ...] = ()) -> list[inspect.Parame
 
 def _parameter(cls: type[Spec], name: str, hint: Any) -> inspect.Parameter:
     kind = bool if hint is bool else str
-    option = typer.Option(_flag(name, hint), metavar=_metavar(hint), help=helps(cls)[name], rich_help_panel=f"{cls.kind}.*")
+    flag, words = _flag(name, hint), helps(cls)[name]
+    panel, names = f"{cls.kind}.*", _offer(hint)
+    option = typer.Option(flag, metavar=_metavar(hint), help=words, rich_help_panel=panel, autocompletion=names)
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _offer(hint: Any) -> Callable[[str], list[str]]:
+    """What the shell completes an option's value with."""
+    inner = _inner(hint)
+    names = [str(name) for name in get_args(inner)] if get_origin(inner) is Literal else []
+
+    def offer(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return offer
 
 
 def _flag(name: str, hint: Any) -> str:
@@ -90,12 +189,12 @@ def _flag(name: str, hint: Any) -> str:
 
 
 def _metavar(hint: Any) -> str | None:
-    inner = [a for a in get_args(hint) if a is not type(None)] if get_origin(hint) is not Literal else []
+    hint = _inner(hint)
     if get_origin(hint) is Literal:
         return "|".join(map(str, get_args(hint)))
-    if hint is bool:
-        return None
-    return {int: "N", float: "X", str: "TEXT"}.get(hint) or (_metavar(inner[0]) if inner else "TEXT")
+    if get_origin(hint) is tuple:
+        return f"{_metavar(get_args(hint)[0])},..."
+    return None if hint is bool else {int: "N", float: "X"}.get(hint, "TEXT")
 
 
 def with_options(function: Callable[..., Any], *classes: type[Spec], leave: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -106,5 +205,3 @@ def with_options(function: Callable[..., Any], *classes: type[Spec], leave: tupl
     function.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
     function.__annotations__ = {p.name: p.annotation for p in both}
     return function
-
-

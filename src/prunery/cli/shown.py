@@ -1,21 +1,24 @@
 """What `show` and `data` print."""
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .. import chain, data, measure, models
 from ..masks import Mask
-from ..runs import Runs
-from ..spec import Model, Refused, recipe
+from ..runs import ENV, Runs
+from ..spec import STEPS, Model, Refused, quote, recipe
 
 
 def shown(what: str, batch: int, size: str, classes: int, runs: Path) -> tuple[list[dict[str, Any]], str]:
     """The rows and the text for a network by name, a finished run, or a checkpoint."""
-    if batch < 1:
-        raise Refused(f"--batch = {batch} is not allowed; expected 1 or more")
-    network, mask, shape = _network(what, size, classes, runs)
-    rows = measure.count(network, shape, batch, mask)
+    if not 1 <= batch <= 2**31:
+        raise Refused(f"--batch = {batch} is not allowed; expected 1 or more, below 2^31")
+    with redirect_stdout(sys.stderr):  # a network of the user's own may print
+        network, mask, shape = _network(what, size, classes, runs)
+        rows = measure.count(network, shape, batch, mask)
     return [asdict(r) for r in rows], measure.summary_text(rows, measure.totals(rows), shape, batch)
 
 
@@ -23,7 +26,7 @@ def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask,
     if Path(what).is_file() and not what.endswith(".py"):
         network, state, model = chain.opened(Path(what))
         return network, state.masks, model.input  # type: ignore[return-value]
-    if what.startswith(("init-", "train-", "prune-", "quantize-", "pack-")):
+    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or (Path(what) / ENV).is_file():
         network, state, model = chain.network_of(Runs(runs).find(what))
         return network, state.masks, model.input  # type: ignore[return-value]
     usual, usual_classes = models.default_input(what)
@@ -34,8 +37,8 @@ def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask,
 
 def _shape(text: str) -> tuple[int, int, int] | None:
     parts = text.split(",") if text else []
-    if text and (len(parts) != 3 or not all(p.strip().isdigit() and int(p) for p in parts)):
-        raise Refused(f'--input = "{text}" is not allowed; expected channels,height,width such as 3,32,32')
+    if text and (len(parts) != 3 or not all(p.strip().isdecimal() and int(p) for p in parts)):
+        raise Refused(f"--input = {quote(text)} is not allowed; expected channels,height,width such as 3,32,32")
     return (int(parts[0]), int(parts[1]), int(parts[2])) if parts else None
 
 

@@ -50,9 +50,9 @@ def locate(root: Path, layout: Layout) -> dict[str, Path]:
 
 def present(root: Path, layout: Layout) -> bool:
     """Whether published files of the set lie there, whole or not."""
-    return any((f / n).is_file() or (f / f"{n}.gz").is_file() for f in _folders(root, layout) for n in layout.files) or any(
-        (p / layout.archive).is_file() for p in (root, root / layout.name) if layout.archive
-    )
+    return any(
+        (f / n).is_file() or (f / f"{n}.gz").is_file() for f in _folders(root, layout) for n in layout.files
+    ) or any((p / layout.archive).is_file() for p in (root, root / layout.name) if layout.archive)
 
 
 def _find(root: Path, layout: Layout) -> dict[str, Path]:

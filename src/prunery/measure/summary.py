@@ -29,7 +29,7 @@ def accuracies(network: nn.Module, splits: Splits | None) -> dict[str, Any]:
 
 
 def _layer(row: Row, network: nn.Module) -> dict[str, Any]:
-    shape = list(network.get_submodule(row.name).weight.shape)  # type: ignore[union-attr,arg-type]
+    shape = list(network.get_submodule(row.name).weight.shape)  # type: ignore[arg-type]
     return {
         "name": row.name,
         "type": row.type,

@@ -20,6 +20,11 @@ def is_own(name: str) -> bool:
     return ".py:" in name or name.endswith(".py")
 
 
+def own_file(name: str) -> str:
+    """The file that holds the user's network; nothing for the networks of others."""
+    return name.rpartition(".py:")[0] + ".py" if ".py:" in name else name if is_own(name) else ""
+
+
 def own_network(name: str, input: Shape, classes: int) -> nn.Module:
     """The network that the file's function returns; whatever goes wrong in there is told with its file and line."""
     file, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")

@@ -7,11 +7,12 @@ from itertools import pairwise
 from torch import nn
 
 from ..spec import Refused
+from .blocks import ConvReLUPool
 
 Shape = tuple[int, int, int]
 NAMES = {
-    nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AdaptiveAvgPool2d: "mean",
-    nn.Flatten: "flatten", nn.Linear: "fc",
+    ConvReLUPool: "conv", nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu", nn.MaxPool2d: "pool",
+    nn.AdaptiveAvgPool2d: "mean", nn.Flatten: "flatten", nn.Linear: "fc",
 }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ class LeNet5(Chain):
     def __init__(self, input: Shape, classes: int) -> None:
         _at_least(input, 16, "lenet5")
         height, width = (((side - 4) // 2 - 4) // 2 for side in input[1:])
-        body = [nn.Conv2d(input[0], 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        body = [ConvReLUPool(input[0], 6, 5), ConvReLUPool(6, 16, 5)]
         super().__init__([*body, *dense(16 * height * width, 300, 100, classes)])
 
 

@@ -292,8 +292,16 @@ void forward_group(const Extents& e, const float* x, const float* packed, const 
 // The gradient of the convolution's result, with a frame of zeros: each window's goes to its maximum. Also the bias's.
 template <int POOL>
 void spread(const Extents& e, const Vec* dy, const Codes* code, Vec* grad, Vec* dbias) {
-    memset(grad, 0, e.outputs * e.grad_plane * sizeof(Vec));
+    const size_t row = e.grad_pitch * sizeof(Vec);
+    const int covered = e.out_h * POOL, beyond = e.conv_w - e.out_w * POOL + 1;  // an odd last row or column got no window
     for (int o = 0; o < e.outputs; ++o) {
+        Vec* frame = grad + o * e.grad_plane;
+        memset(frame, 0, row);
+        memset(frame + (covered + 1) * e.grad_pitch, 0, (e.conv_h + 1 - covered) * row);
+        for (int y = 1; y <= covered; ++y) {
+            frame[y * e.grad_pitch] = Vec{};
+            for (int x = 1; x <= beyond; ++x) frame[(y + 1) * e.grad_pitch - x] = Vec{};
+        }
         Vec total{};
         for (int oy = 0; oy < e.out_h; ++oy) {
             Vec* to = grad + o * e.grad_plane + (oy * POOL + 1) * e.grad_pitch + 1;
@@ -428,7 +436,9 @@ void backward_group(const Extents& e, const Backward& b, Vec* scratch, int group
 
 // ---- sharing out
 
-// A team's members all call work(data), which returns when nothing is left to do. The signature is OpenMP's, see convpool_forward.
+// A team's members all call work(data), which returns when nothing is left to do. The signature is GOMP_parallel's: the caller may
+// bring the OpenMP run-time whose threads torch's operators use. They spin for a while after each operator, so that a second pool would find
+// no free core; without one (null), the pool below is used.
 typedef void (*Team)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
 // Sleeping threads, made when first wanted. A job does not wait for those that wake too late to find work, so a busy machine costs nothing.
@@ -509,6 +519,8 @@ void share(int groups, int threads, Team team, Do act) {
 }
 
 }  // namespace
+
+PRUNERY_EXPORT int prunery_convpool_lanes() { return LANES; }
 
 // Bytes to bring: what forward leaves for backward, and the scratch of each.
 PRUNERY_EXPORT void prunery_convpool_sizes(const Shape* shape, int threads, int64_t* sizes) {

@@ -1,4 +1,4 @@
-"""(weights, mask, density) -> smaller mask. Criteria and scopes are tables of functions; `prune` is their composition."""
+"""(weights, mask, density) -> smaller mask. Criteria and scopes are tables; `prune` composes them."""
 
 from .criteria import CRITERIA
 from .prune import prune

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..masks import Mask, density
+from ..masks import Mask, density, kept, size
 from ..spec import Refused, choose
 from .criteria import CRITERIA
 from .scopes import SCOPES
@@ -31,11 +31,11 @@ def _check(weights: dict[str, Tensor], mask: Mask, target: float) -> None:
         raise Refused("prune: the network has no prunable layer; expected at least one linear or convolutional layer")
     if not 0 < target <= 1:
         raise Refused(f"prune.density = {target:g} is not allowed; expected above 0 and at most 1")
-    if target > density(mask) + 1e-9:
+    if round(target * size(mask)) > kept(mask):
         left = density(mask)
-        raise Refused(f"prune.density = {target:g} would bring weights back: {left:.6g} are left; expected that or less")
+        raise Refused(
+            f"prune.density = {target:g} would bring weights back: {left:.6g} are left; expected that or less"
+        )
     broken = [n for n, w in weights.items() if not bool(torch.isfinite(w).all())]
     if broken:
         raise Refused(f"prune: the weights of {broken[0]} are not all finite numbers; train again from an earlier step")
-
-

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def quantize(weights: dict[str, Tensor], bits: int, per: str = "channel") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def quantize(
+    weights: dict[str, Tensor], bits: int, per: str = "channel"
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights as they are after rounding, and their scales."""
     scales = {n: scale(w, bits, per) for n, w in weights.items()}
     return {n: integers(w, scales[n]).to(w.dtype) * scales[n] for n, w in weights.items()}, scales

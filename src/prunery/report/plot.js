@@ -103,10 +103,10 @@ function plot(spec) {
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": spec.label, class: "plot" });
   svg.append(s("text", { x: 0, y: 11, class: "name" }, spec.title));
   axes(svg, spec, box, x, y);
-  for (const mark of spec.marks ?? []) {
+  for (const [row, mark] of (spec.marks ?? []).entries()) {
     const at = x(mark.at), end = at > width - 90;
     svg.append(s("path", { class: "mark", d: `M${at} ${box.top}V${box.bottom}` }),
-      s("text", { class: "tick", x: at + (end ? -4 : 4), y: box.top + 8, "text-anchor": end ? "end" : "start" }, mark.text));
+      s("text", { class: "tick", x: at + (end ? -4 : 4), y: box.top + 8 + 11 * row, "text-anchor": end ? "end" : "start" }, mark.text));
   }
   for (const line of spec.lines ?? []) {
     const d = line.points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");

@@ -9,6 +9,6 @@ from .store import Runs, lock
 
 __all__ = [
     "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Runs", "State", "Step", "Work", "checksum", "commit",
-    "conditions", "cpu", "lock", "pack", "read_lines", "read_state", "read_tensors", "unpack", "write_file", "write_json",
-    "write_tensors", "writing",
+    "conditions", "cpu", "lock", "pack", "read_lines", "read_state", "read_tensors", "unpack", "write_file",
+    "write_json", "write_tensors", "writing",
 ]  # fmt: skip

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..spec import Refused
 from .files import read_tensors
-from .state import State
+from .state import State, bits, places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,8 @@ def unpack(packed: "dict[str, Tensor]") -> State:
         if key.startswith(VALUES):
             name = key.removeprefix(VALUES)
             if BITS + name in packed:
-                state.masks[name] = _places(packed[BITS + name], packed[SHAPE + name].tolist())
-            state.weights[name] = _weight(values, state.masks.get(name), state.scales.get(name))
+                state.masks[name] = _places(packed[BITS + name], packed.get(SHAPE + name), name)
+            state.weights[name] = _weight(values, state.masks.get(name), state.scales.get(name), name)
     return state
 
 
@@ -37,7 +38,10 @@ def read_state(path: Path) -> tuple[State, dict[str, Any]]:
     """The state in a file, compact or not, and what the file says of it."""
     tensors, about = read_tensors(path)
     compact = any(k.startswith(VALUES) for k in tensors)
-    return (unpack(tensors) if compact else State.of(tensors)), about
+    try:
+        return (unpack(tensors) if compact else State.of(tensors)), about
+    except ValueError as error:
+        raise Refused(f"{path} is damaged: {error}; make or copy it again") from None
 
 
 def _values(weight: "Tensor", scale: "Tensor | None", half: bool) -> "Tensor":
@@ -45,30 +49,41 @@ def _values(weight: "Tensor", scale: "Tensor | None", half: bool) -> "Tensor":
 
     if scale is not None:
         return torch.round(weight / scale).to(torch.int8)
-    return weight.half() if half and weight.is_floating_point() else weight
+    small = weight.half() if half and weight.is_floating_point() else weight
+    # Half precision ends at 65504, which the variances of unscaled pixels exceed: such tensors stay as they are.
+    return weight if bool((torch.isinf(small) & ~torch.isinf(weight)).any()) else small
 
 
 def _sparse(name: str, values: "Tensor", mask: "Tensor") -> "dict[str, Tensor]":
-    import numpy as np
     import torch
 
-    bits = torch.from_numpy(np.packbits(mask.flatten().numpy()))
-    return {VALUES + name: values[mask], BITS + name: bits, SHAPE + name: torch.tensor(mask.shape)}
+    return {
+        VALUES + name: values[mask],
+        BITS + name: bits(mask),
+        SHAPE + name: torch.tensor(mask.shape, dtype=torch.int64),
+    }
 
 
-def _places(bits: "Tensor", shape: list[int]) -> "Tensor":
-    import math
-
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.unpackbits(bits.numpy(), count=math.prod(shape)).astype(bool)).view(shape)
+def _places(packed: "Tensor", shape: "Tensor | None", name: str) -> "Tensor":
+    """The mask, once the file says its shape."""
+    if shape is None or shape.is_floating_point():
+        raise ValueError(f"the shape of {name} is missing")
+    return places(packed, shape.flatten().tolist(), name)
 
 
-def _weight(values: "Tensor", mask: "Tensor | None", scale: "Tensor | None") -> "Tensor":
+def _weight(values: "Tensor", mask: "Tensor | None", scale: "Tensor | None", name: str) -> "Tensor":
     import torch
 
     values = values.float() if values.dtype in (torch.int8, torch.float16) else values
     if mask is not None:
-        values = torch.zeros(mask.shape).masked_scatter_(mask, values)
+        if values.numel() != int(mask.sum()):
+            raise ValueError(f"{name} has {values.numel()} values for {int(mask.sum())} places")
+        values = torch.zeros(mask.shape, dtype=values.dtype).masked_scatter_(mask, values)
+    if scale is not None and (scale.ndim > values.ndim or any(s not in (1, w) for s, w in _pairs(scale, values))):
+        raise ValueError(f"the scales of {name} have shape {list(scale.shape)} for weights of {list(values.shape)}")
     return values if scale is None else values * scale
+
+
+def _pairs(scale: "Tensor", values: "Tensor") -> "zip[tuple[int, int]]":
+    """Sides that broadcast against each other, the last first."""
+    return zip(reversed(scale.shape), reversed(values.shape), strict=False)

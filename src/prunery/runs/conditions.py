@@ -65,4 +65,5 @@ def commit() -> str | None:
     def ask(*words: str) -> str:
         return subprocess.run([git, "-C", str(here), *words], capture_output=True, text=True, timeout=20).stdout.strip()
 
-    return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--", ".") else "")
+    head = ask("rev-parse", "--short=12", "HEAD")
+    return head + ("+" if ask("status", "--porcelain", "--", ".") else "") if head else None

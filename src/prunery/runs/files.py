@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -28,10 +29,13 @@ def writing(path: Path) -> Iterator[None]:
 def _why(error: OSError, path: Path) -> str:
     """The reason and what to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space, or choose another folder with --runs"
+        return "the disk is full; free some space, or choose another folder (--runs, --out)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "the folder is read-only for you; choose another with --runs"
-    return f"{error.strerror or error}; expected a folder that can be written, choose one with --runs"
+        return "it is read-only for you; expected a folder that can be written: choose another (--runs, --out)"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        seen = next((p for p in (path, *path.parents) if p.is_file()), path)
+        return f"{seen} is a file; expected a folder: choose another (--runs, --out)"
+    return f"{error.strerror or error}; expected a folder that can be written: choose another (--runs, --out)"
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -60,7 +64,28 @@ def sync(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON, written whole."""
-    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    write_file(path, (json.dumps(finite(value), indent=1, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: at any depth they become null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON table in a file of ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refused(f"{path} is not JSON ({_short(error)}); delete its folder to have the step made again") from None
+    if not isinstance(found, dict):
+        seen = f"{path} holds a {type(found).__name__} where a table is expected"
+        raise Refused(f"{seen}; delete its folder to have the step made again")
+    return found
 
 
 def write_tensors(path: Path, tensors: "dict[str, Tensor]", about: dict[str, Any] | None = None) -> None:
@@ -82,7 +107,11 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     except FileNotFoundError:
         raise Refused(f"{path} does not exist; expected a .safetensors file") from None
     except (SafetensorError, ValueError, OSError, struct.error) as error:
-        raise Refused(f"{path} is not a whole safetensors file ({error}); make or copy it again") from None
+        raise Refused(f"{path} is not a whole safetensors file ({_short(error)}); make or copy it again") from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
 
 
 def checksum(path: Path) -> str:
@@ -91,11 +120,14 @@ def checksum(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror}); expected a file of weights") from None
+        raise Refused(f"{path} cannot be read ({error.strerror}); expected a file that can be read") from None
 
 
 def header(data: bytes) -> dict[str, Any]:
     """The `about` of `write_tensors`; empty for a file that others wrote."""
     (length,) = struct.unpack_from("<Q", data)
-    about = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("prunery", "{}")
-    return json.loads(about)
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    about = json.loads(metadata.get("prunery", "{}"))
+    if not isinstance(about, dict):
+        raise ValueError(f"its header says {type(about).__name__} where a table is expected")
+    return about

@@ -2,14 +2,15 @@
 
 import functools
 import json
-import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec import Spec, loads
-from .files import read_tensors, write_json, write_tensors, writing
+from ..spec import Refused, Spec, loads
+from .compact import read_state
+from .files import finite, read_json, read_tensors, write_json, write_tensors, writing
 from .state import State
 
 if TYPE_CHECKING:
@@ -32,16 +33,20 @@ class Step:
 
     @functools.cached_property
     def spec(self) -> Spec:
-        return loads((self.folder / SPEC).read_text(encoding="utf-8"))
+        path = self.folder / SPEC
+        try:
+            return loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Refused(f"{path} cannot be read ({error}); delete its folder to have the step made again") from None
 
     @functools.cached_property
     def env(self) -> dict[str, Any]:
-        return json.loads((self.folder / ENV).read_text(encoding="utf-8"))
+        return read_json(self.folder / ENV)
 
     @functools.cached_property
     def result(self) -> dict[str, Any]:
         path = self.folder / RESULT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     @property
     def parent(self) -> "Step | None":
@@ -56,18 +61,13 @@ class Step:
         return read_lines(self.folder / METRICS)
 
     def state(self) -> State:
-        return State.of(read_tensors(self.folder / WEIGHTS)[0])
+        return read_state(self.folder / WEIGHTS)[0]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file; a last line that a killed process cut off is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1] if line]
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: they become null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 class Work:
@@ -87,27 +87,39 @@ class Work:
         """Append one row to the metrics."""
         path = self.folder / METRICS
         with writing(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+            file.write(json.dumps(finite(row), allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_lines(self.folder / METRICS)
 
     def checkpoint(self, tensors: "dict[str, Tensor]", about: dict[str, Any]) -> None:
         """Where a killed run takes up again: one file, replaced in one rename."""
-        path = self.folder / METRICS
-        length = path.stat().st_size if path.exists() else 0
+        with writing(self.folder), open(self.folder / METRICS, "ab") as file:
+            os.fsync(file.fileno())  # the checkpoint counts on these rows
+            length = file.tell()
         about = {**about, "metrics_bytes": length, "seconds": self.seconds(), "parts": self.parts}
         write_tensors(self.folder / CHECKPOINT, tensors, about)
 
     def restore(self) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
         """The last checkpoint, with the metrics cut back to it; None where there is none."""
         path = self.folder / CHECKPOINT
-        tensors, about = read_tensors(path) if path.exists() else ({}, {})
+        tensors, about = self._checkpoint(path) if path.exists() else ({}, {})
         with writing(self.folder), open(self.folder / METRICS, "ab") as file:
             file.truncate(about.get("metrics_bytes", 0))
         if not about:
             return None
         self.seconds_before, self.parts = about["seconds"], about["parts"] + 1
+        return tensors, about
+
+    def _checkpoint(self, path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+        """It was written in one rename, so damage comes from outside; guessing would make other weights."""
+        advice = f"delete the folder {self.folder} to start the step again"
+        try:
+            tensors, about = read_tensors(path)
+        except Refused as error:
+            raise Refused(f"{str(error).partition('; ')[0]}; {advice}") from None
+        if not about.keys() >= {"metrics_bytes", "seconds", "parts"}:
+            raise Refused(f"{path} is no checkpoint of prunery (it does not say where its metrics end); {advice}")
         return tensors, about
 
     def save(self, state: State, about: dict[str, Any] | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spec import Node, Refused, dumps, quote
-from .conditions import environment
+from .conditions import commit, environment
 from .files import sync, write_file, write_json, writing
 from .step import CHECKPOINT, ENV, SPEC, Step, Work
 
@@ -26,7 +26,7 @@ class Runs:
     def steps(self) -> list[Step]:
         """All finished steps, oldest first."""
         found = self.root.glob(f"*-*/{ENV}") if self.root.is_dir() else []
-        return sorted((Step(p.parent) for p in found), key=lambda s: (s.env["started"], s.name))
+        return sorted((Step(p.parent) for p in found), key=lambda s: (s.env.get("started") or 0, s.name))
 
     def find(self, name: str) -> Step:
         """A step by its name, an unambiguous beginning of it, or its folder."""
@@ -53,7 +53,10 @@ class Runs:
         work = Work(self.root / ".work" / node.name)
         with writing(work.folder):
             work.folder.mkdir(exist_ok=True)
+            for left in work.folder.glob(".*.tmp"):  # by a writer that was killed
+                left.unlink()
         started = time.time()
+        commit()  # asked now and remembered: the checkout may move on while a long step is made
         write_file(work.folder / SPEC, dumps(node.spec).encode())
         make(work)
         write_json(work.folder / ENV, environment(node, started, work))
@@ -70,7 +73,6 @@ def finish(folder: Path, final: Path) -> None:
         sync(folder)
         os.rename(folder, final)
         sync(final.parent)
-        (folder.parent / f"{folder.name}.lock").unlink(missing_ok=True)
 
 
 def _not_found(name: str, hits: list[Step], steps: list[Step], root: Path) -> str:
@@ -85,15 +87,27 @@ def lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """A lock that the operating system takes back when its holder dies, however it dies."""
     while True:
         with writing(path):
-            file = open(path, "a+")
+            file = open(path, "a+")  # noqa: SIM115
         with file:
             if not _try(file):
                 waiting(f"{path.stem}: another process is making it; waiting")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # The holder before us may have finished and removed the name: then this lock guards nothing.
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            # The holder before us has removed the name: then this lock guards nothing.
+            if not _named(file, path):
+                continue
+            try:
                 yield
-                return
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _named(file: Any, path: Path) -> bool:
+    """Whether the open file is still the one under that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try(file: Any) -> bool:

@@ -42,7 +42,9 @@ def _steps(name: str, entries: list[Table]) -> list[Table]:
     """The step of that label, or else all steps of that kind."""
     found = [e for e in entries if e["label"] == name] or [e for e in entries if e["kind"] == name]
     if not found:
-        choose(name, dict.fromkeys([*(e["label"] for e in entries), *(e["kind"] for e in entries), "data.KEY", "model.KEY"]), "--set: the step")
+        names = [e[k] for k in ("label", "kind") for e in entries]
+        choose(name, dict.fromkeys(["data", "model", "seed", *names]), "--set: the step")
+        raise Refused(f"--set: {quote(name)} is no step; expected {name}.KEY=VALUE with one key")
     return found
 
 

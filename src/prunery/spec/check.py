@@ -36,7 +36,7 @@ def check(value: Any, hint: Any, where: str) -> Any:
         return _optional(value, hint, where)
     if origin is tuple:
         return _tuple(value, get_args(hint)[0], where)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return value if isinstance(value, hint) else _refuse(value, f"a {hint.__name__}", where)
     return _PLAIN[hint](value, where)
 

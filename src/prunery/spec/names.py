@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -43,4 +43,4 @@ def _default(field: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return chosen(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+    return chosen(value) if isinstance(value, Spec) else list(value) if isinstance(value, tuple) else value

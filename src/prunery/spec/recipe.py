@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from .changes import apply, table
 from .check import check
 from .errors import Refused, choose, quote
 from .names import Node
-from .steps import STEPS, Data, Init, Spec, Train, hints
+from .steps import STEPS, Data, Init, Model, Spec, Train, hints
 from .toml import build, read_toml
 
 WORD = re.compile(r"[\w-]+")
@@ -61,6 +62,20 @@ class Recipe:
         return replace(self, stages=tuple(replace(s, spec=change(s.spec)) for s in self.stages))
 
 
+def in_a_row(model: Model, *steps: Spec, seed: int = 0, name: str = "recipe") -> Recipe:
+    """A recipe without branches, from Python; steps are labelled as those of a file are."""
+    labels = _labels([step.kind for step in steps])
+    before = ["init", *labels]
+    stages = (Stage(label, after, step) for label, after, step in zip(labels, before, steps, strict=False))
+    return Recipe(name, "", (Stage("init", "", Init(model=model, seed=seed)), *stages))
+
+
+def _labels(kinds: list[str]) -> list[str]:
+    """A kind, with a number from the second on."""
+    counts = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
+    return [kind if n == 1 else f"{kind}{n}" for kind, n in zip(kinds, counts, strict=True)]
+
+
 def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
     """The recipe in a file, changed by `--set` arguments; refusals name the file."""
     try:
@@ -76,12 +91,13 @@ def recipe(values: dict[str, Any], settings: list[str] | tuple[str, ...] = (), n
     steps = values.get("step", [])
     if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
         raise Refused('the recipe has no steps; expected at least one [[step]] with a kind, such as kind = "train"')
-    top = {"model": dict(table(values, "model")), "data": dict(table(values, "data")), "seed": values.get("seed", 0)}
-    entries = [dict(s) for s in steps]
+    values = deepcopy(values)
+    top = {"model": table(values, "model"), "data": table(values, "data"), "seed": values.get("seed", 0)}
+    entries = values["step"]
     _label(entries)
     for setting in settings:
         apply(setting, top, entries)
-    root = Stage("init", "", build(Init, {"model": top["model"], "seed": top["seed"]}))
+    root = Stage("init", "", build(Init, {"model": build(Model, top["model"]), "seed": top["seed"]}))
     words = {k: check(values.get(k, default), str, k) for k, default in (("name", name), ("about", ""))}
     return Recipe(words["name"], words["about"], (root, *_stages(entries, top)))
 
@@ -94,7 +110,7 @@ def _label(entries: list[dict[str, Any]]) -> None:
         nth = sum(e["kind"] == kind for e in entries[: i + 1])
         label = entry.setdefault("label", kind if nth == 1 else f"{kind}{nth}")
         if not isinstance(label, str) or not WORD.fullmatch(label):
-            raise Refused(f"step {i + 1}: label = {quote(label)} is not allowed; expected letters, digits, - and _ in quotes")
+            raise Refused(f"step {i + 1}: label = {quote(label)} is not allowed; expected letters, digits, - and _")
         if label in used:
             raise Refused(f"step {i + 1}: label = {quote(label)} is taken; expected a name that no other step has")
         used.add(label)
@@ -114,7 +130,8 @@ def _stages(entries: list[dict[str, Any]], top: dict[str, Any]) -> list[Stage]:
 def _teacher(spec: Spec, later: list[str], where: str) -> None:
     """Nobody learns from a step that is not made yet."""
     if isinstance(spec, Train) and spec.teacher in later:
-        raise Refused(f"{where}: teacher = {quote(spec.teacher)} comes no earlier than this step; put the teacher's step first")
+        seen = f"teacher = {quote(spec.teacher)} comes no earlier than this step"
+        raise Refused(f"{where}: {seen}; put the teacher's step first")
 
 
 def _step(entry: dict[str, Any], top: dict[str, Any], where: str) -> Spec:
@@ -122,9 +139,9 @@ def _step(entry: dict[str, Any], top: dict[str, Any], where: str) -> Spec:
     cls = STEPS[entry["kind"]]
     own = {k: v for k, v in entry.items() if k not in ("kind", "label", "after")}
     shared = {k: top[k] for k in ("seed",) if k in hints(cls)}
-    if "data" in hints(cls):
-        shared["data"] = top["data"] | table(own, "data")
     try:
+        if "data" in hints(cls):
+            shared["data"] = top["data"] | table(own, "data")
         return build(cls, own | {**shared, **{k: v for k, v in own.items() if k != "data"}})
     except Refused as error:
         raise Refused(f"{where}: {error}") from None

@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, get_type_hints
 
 from .check import Count, Density, NotNegative, Positive, Share, Whole, check
@@ -22,20 +23,28 @@ class Spec:
             object.__setattr__(self, name, check(getattr(self, name), hint, f"{self.kind}.{name}"))
 
 
-@cache
 def hints(cls: type) -> dict[str, Any]:
     """The fields of a spec with their annotations, ranges included."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
     found = get_type_hints(cls, include_extras=True)
     return {f.name: found[f.name] for f in fields(cls)}
 
 
-@cache
 def helps(cls: type) -> dict[str, str]:
     """The text behind each field of a spec: its `--help`."""
+    return _helps(cls)
+
+
+@cache
+def _helps(cls: Any) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     return {
         a.target.id: " ".join(b.value.value.split())  # type: ignore[union-attr,attr-defined]
-        for a, b in zip(body, body[1:], strict=False)
+        for a, b in pairwise(body)
         if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)
     }
 
@@ -62,6 +71,8 @@ class Data(Spec):
     """images held out of the training set; the set's own number (5,000, or a tenth of a small set) when not given"""
     split_seed: Whole = 42
     """seed of the permutation that chooses the held-out images"""
+    sha256: str = ""
+    """checksum of the images of folder:PATH or hf:NAME as they were decoded; filled in when not given"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +190,9 @@ class Train(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.schedule == "multistep" and not self.milestones:
-            raise Refused("train.milestones is empty; multistep needs the epochs of its drops, e.g. milestones = [80, 120]")
+            raise Refused("train.milestones is empty; expected the epochs of multistep's drops, such as [80, 120]")
         if self.keep == "best" and self.data.validation == 0:
-            raise Refused('train.keep = "best" needs validation images; set data.validation above 0')
+            raise Refused('train.keep = "best" needs validation images, data.validation is 0; expected 1 or more')
 
 
 @dataclass(frozen=True, kw_only=True)

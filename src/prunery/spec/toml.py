@@ -39,8 +39,17 @@ def build(cls: type[S], values: dict[str, Any], where: str = "") -> S:
         raise Refused(f"{where} = {quote(values)} is not allowed; expected a table of settings")
     for key in values:
         choose(key, hints(cls), f"a key of {where}")
-    nested = {k: build(h, values[k], f"{where}.{k}") for k, h in hints(cls).items() if k in values and is_dataclass(h)}
+    nested = {k: _inner(h, values[k], f"{where}.{k}") for k, h in _nested(cls).items() if k in values}
     return cls(**(values | nested))
+
+
+def _inner(cls: type[Spec], value: Any, where: str) -> Spec:
+    return value if isinstance(value, cls) else build(cls, value, where)
+
+
+def _nested(cls: type[Spec]) -> dict[str, type[Spec]]:
+    """The fields that are specs themselves."""
+    return {k: h for k, h in hints(cls).items() if isinstance(h, type) and issubclass(h, Spec)}
 
 
 def dumps(spec: Spec) -> str:

@@ -80,8 +80,10 @@ class Loop:
         self.total = total_steps(spec, self.stream.steps_per_epoch)
         self.optimizer = optimizer(network, spec)
         named = dict(network.named_parameters())
-        self.masked = [named[k] for k in mask]
-        self.keeps = [m.to(ways.device, named[k].dtype).contiguous(memory_format=_layout(named[k])) for k, m in mask.items()]
+        self.masked: list[Tensor] = [named[k] for k in mask]
+        self.keeps = [
+            m.to(ways.device, named[k].dtype).contiguous(memory_format=_layout(named[k])) for k, m in mask.items()
+        ]
         apply_({k: named[k].data for k in mask}, mask)
         self.average = _copies(network) if spec.ema else {}
         self.best: dict[str, Tensor] = {}
@@ -213,7 +215,13 @@ class Loop:
 
 
 def train(
-    network: nn.Module, mask: Mask, splits: Splits, spec: Train, work: Work, ways: Ways, teacher: nn.Module | None = None
+    network: nn.Module,
+    mask: Mask,
+    splits: Splits,
+    spec: Train,
+    work: Work,
+    ways: Ways,
+    teacher: nn.Module | None = None,
 ) -> tuple[State, dict[str, Any]]:
     """Trained weights and the facts of the run; resumes from the work folder's checkpoint where there is one."""
     devices = [torch.device(ways.device)] if ways.device.startswith("cuda") else []

@@ -1,0 +1,161 @@
+"""A recipe carried out: shared prefixes, branches, measured results, files that say what they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunery import chain
+from prunery.chain import Place, opened, run
+from prunery.runs import Runs, State, read_state, write_tensors
+from prunery.spec import Refused, recipe
+from prunery.train import Stopped, Ways, evaluate
+
+TRAIN = {"kind": "train", "steps": 12, "batch": 64, "optimizer": "adamw", "lr": 0.01}
+
+
+def made(*steps, **more):
+    return recipe({"data": {"name": "digits"}, "model": {"name": "lenet_300_100"}, "step": list(steps), **more})
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(Runs(tmp_path / "runs"), tmp_path / "data", Ways(threads=1))
+
+
+def folders(place):
+    return {p.name for p in place.runs.root.glob("*-*")}
+
+
+def test_a_second_run_makes_nothing_and_a_changed_end_shares_the_beginning(place, monkeypatch):
+    first = run(made(TRAIN, {"kind": "prune", "density": 0.2}), place)
+    monkeypatch.setattr(chain, "make", lambda *_: pytest.fail("made again"))
+    assert run(made(TRAIN, {"kind": "prune", "density": 0.2}), place) == first
+    monkeypatch.undo()
+    before = folders(place)
+    second = run(made(TRAIN, {"kind": "prune", "density": 0.1}), place)
+    assert second["train"] == first["train"]
+    assert second["prune"] != first["prune"]
+    assert len(folders(place) - before) == 1
+
+
+def test_a_branch_starts_where_it_says(place):
+    blind = {"kind": "prune", "label": "blind", "after": "train", "density": 0.2, "criterion": "random"}
+    done = run(made(TRAIN, {"kind": "prune", "density": 0.2}, dict(TRAIN, label="tune"), blind), place)
+    assert done["blind"].parent == done["train"]
+    assert done["tune"].parent == done["prune"]
+    assert [s.spec.kind for s in done["tune"].chain()] == ["init", "train", "prune", "train"]
+
+
+def test_every_number_of_a_result_is_the_networks(place):
+    steps = (
+        TRAIN,
+        {"kind": "prune", "density": 0.1},
+        dict(TRAIN, label="tune"),
+        {"kind": "quantize", "bits": 4},
+        {"kind": "pack"},
+    )
+    done = run(made(*steps), place)
+    for label in ("prune", "tune", "quantize", "pack"):
+        network, state, _ = chain.network_of(done[label])
+        result = done[label].result
+        found = {n: sum(int(m.sum()) for m in state.masks.values()) for n in ("kept",)}["kept"]
+        total = sum(m.numel() for m in state.masks.values())
+        assert found == round(0.1 * total)
+        assert result["density"] == pytest.approx(found / total)
+        assert sum(r["kept"] for r in result["layers"]) == found
+        assert all(not state.weights[n][~m].any() for n, m in state.masks.items())
+        splits = chain.images(done[label].spec.data, place.data, "cpu")
+        assert result["test"]["accuracy"] == evaluate(network, splits.test, splits).accuracy
+        assert result["kept_multiply_adds"] == found  # a fully connected network uses each weight once
+    assert len(chain.network_of(done["quantize"])[1].scales) == 3
+    assert done["pack"].result["bytes"] < done["train"].result["bytes"] / 8
+    assert all(json.loads((s.folder / "result.json").read_text()) == s.result for s in done.values())
+
+
+def test_a_packed_file_opens_as_the_network_it_was(place, tmp_path):
+    done = run(made(TRAIN, {"kind": "prune", "density": 0.3}, {"kind": "quantize"}, {"kind": "pack"}), place)
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "elsewhere" / "small.safetensors"
+    file.write_bytes((done["pack"].folder / "packed.safetensors").read_bytes())
+    _network, state, model = opened(file)
+    assert model.name == "lenet_300_100"
+    kept = chain.network_of(done["pack"])[1]
+    assert all(torch.equal(state.weights[n], w) for n, w in kept.weights.items())
+    assert all(torch.equal(state.masks[n], m) for n, m in kept.masks.items())
+
+
+def test_training_can_start_from_a_file(place, tmp_path):
+    done = run(made(TRAIN), place)
+    file = str(done["train"].folder / "weights.safetensors")
+    model = {"name": "lenet_300_100", "weights": file}
+    again = run(recipe({"data": {"name": "digits"}, "model": model, "step": [dict(TRAIN, steps=0)]}), place)
+    assert again["train"].result["test"] == done["train"].result["test"]
+    assert again["init"].spec.model.weights_sha256 == chain.checksum(Path(file))
+    wrong = model | {"weights_sha256": "0" * 64}
+    with pytest.raises(Refused, match="the file that the recipe means"):
+        run(recipe({"data": {"name": "digits"}, "model": wrong, "step": [TRAIN]}), place)
+
+
+def test_a_teacher_is_a_label_a_name_or_a_file(place):
+    taught = dict(TRAIN, label="student", after="init", teacher="train")
+    done = run(made(TRAIN, taught), place)
+    assert done["student"].spec.teacher == done["train"].name
+    file = str(done["train"].folder / "weights.safetensors")
+    by_file = run(made(dict(TRAIN, teacher=file)), place)["train"]
+    assert by_file.spec.teacher_sha256 == chain.checksum(Path(file))
+    weights = [s.state().weights["fc1.weight"] for s in (done["student"], by_file, done["train"])]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    with pytest.raises(Refused, match="nobody"):
+        run(made(dict(TRAIN, teacher="nobody")), place)
+
+
+def test_a_stop_inside_a_chain_is_taken_up(place, tmp_path):
+    count = iter(range(100))
+    stopping = Place(place.runs, place.data, Ways(threads=1, stopping=lambda: next(count) >= 5))
+    with pytest.raises(Stopped, match=r"stopped after step \d of 12"):
+        run(made(TRAIN), stopping)
+    other = Place(Runs(tmp_path / "other"), place.data, Ways(threads=1))
+    taken_up, undisturbed = run(made(TRAIN), place)["train"], run(made(TRAIN), other)["train"]
+    assert (taken_up.folder / "weights.safetensors").read_bytes() == (
+        undisturbed.folder / "weights.safetensors"
+    ).read_bytes()
+    assert taken_up.env["parts"] == 2
+    assert undisturbed.env["parts"] == 1
+
+
+def test_small_networks_train_on_one_thread_and_large_ones_on_all(place):
+    splits = chain.images(made(TRAIN).data, place.data, "cpu")
+    spec = made(TRAIN).stages[1].spec
+    small = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    large = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20000), torch.nn.Linear(20000, 10))
+    assert chain.fitting_threads(small, spec, splits) == 1
+    assert chain.fitting_threads(large, spec, splits) == torch.get_num_threads()
+
+
+def test_what_must_fail_later_is_refused_before_anything_is_computed(place):
+    with pytest.raises(Refused, match="would bring weights back"):
+        run(
+            made(
+                TRAIN,
+                {"kind": "prune", "density": 0.1},
+                dict(TRAIN, label="b"),
+                {"kind": "prune", "label": "c", "density": 0.5},
+            ),
+            place,
+        )
+    with pytest.raises(Refused, match="meets no layer"):
+        run(made(TRAIN, {"kind": "prune", "exclude": ["head"]}), place)
+    assert not folders(place)
+
+
+def test_a_checkpoint_says_whose_it_is(place, tmp_path):
+    write_tensors(tmp_path / "x.safetensors", {"w": torch.ones(2)})
+    with pytest.raises(Refused, match="does not say which network"):
+        opened(tmp_path / "x.safetensors")
+    done = run(made(TRAIN), place)
+    state, about = read_state(done["train"].folder / "weights.safetensors")
+    assert isinstance(state, State)
+    assert about["step"] == done["train"].name

@@ -1,0 +1,249 @@
+"""A table of requests that cannot be carried out: each is one line that names what was seen, and exit code 2."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from prunery.spec import STEPS
+
+TRAIN = "train convnet --steps 1 --runs {runs}"
+PRETRAINED = "train mobilenet_v2 --data folder:{shelf}/sizes --resize 32 --set model.weights=pretrained --runs {runs}"
+
+# words of the command | what the line must contain
+COMMANDS = [
+    # what cannot be parsed
+    ("trian", "'trian'", "train"),
+    ("run", "RECIPE"),
+    ("train convnet --learning-rate 1", "--learning-rate"),
+    ("train convnet --lrr 1", "--lrr", "--lr"),
+    ("train convnet --lr", "--lr"),
+    ("show conv6 extra", "extra"),
+    ("show conv6 --batch many", '"many"', "a whole number"),
+    (TRAIN + " --threads two", '"two"', "a whole number"),
+    # names
+    ("train lenet", '"lenet"', "did you mean lenet5?"),
+    ("train resnet2O", '"resnet2O"', "resnet20"),
+    ("show resnet9", '"resnet9"', "did you mean resnet"),
+    ("train torchvision:resnet17", "torchvision:resnet17", "did you mean", "resnet18"),
+    ("train timm:resnet18000", "timm:resnet18000", "did you mean"),
+    ("train convnet --data cifar11", '"cifar11"', "did you mean cifar10?"),
+    ("data mnits", '"mnits"', "did you mean mnist?"),
+    (TRAIN + " --optimizer adamm", 'train.optimizer = "adamm"', "did you mean adam?"),
+    (TRAIN + " --schedule cosin", 'train.schedule = "cosin"', "did you mean cosine?"),
+    (TRAIN + " --scaling chanel", 'data.scaling = "chanel"', "did you mean channel?"),
+    (TRAIN + " --precision half", 'train.precision = "half"', "bfloat16"),
+    # numbers
+    (TRAIN + " --lr -0.1", "train.lr = -0.1", "above 0"),
+    (TRAIN + " --lr 0", "train.lr = 0", "above 0"),
+    (TRAIN + " --lr nan", "train.lr = nan", "a number"),
+    (TRAIN + " --lr inf", "train.lr = inf", "a number"),
+    (TRAIN + " --lr fast", 'train.lr = "fast"', "a number"),
+    (TRAIN + " --batch 0", "train.batch = 0", "1 or more"),
+    (TRAIN + " --batch 2.5", "train.batch = 2.5", "a whole number"),
+    (TRAIN + " --epochs -1", "train.epochs = -1", "0 or above"),
+    (TRAIN + " --momentum 1", "train.momentum = 1", "below 1"),
+    (TRAIN + " --label-smoothing 1.5", "train.label_smoothing = 1.5", "below 1"),
+    (TRAIN + " --seed -1", "seed = -1", "0 or more"),
+    (TRAIN + " --seed 99999999999999999999", "seed = 99999999999999999999", "2^63"),
+    (TRAIN + " --schedule multistep", "train.milestones", "[80, 120]"),
+    (TRAIN + " --milestones 5,0", "train.milestones[1] = 0", "above 0"),
+    (TRAIN + " --keep best --validation 0", 'train.keep = "best"', "data.validation is 0"),
+    (TRAIN + " --validation 9999", "data.validation = 9999", "1438"),
+    (TRAIN + " --crop 8", "data.crop = 8", "8x8"),
+    (TRAIN + " --threads -1", "--threads = -1", "0 or more"),
+    (TRAIN + " --checkpoint-seconds nan", "--checkpoint-seconds = nan", "0 or more"),
+    (TRAIN + " --device cuda:77", '--device = "cuda:77"', "cpu"),
+    (TRAIN + " --device gpu", '--device = "gpu"', "cpu"),
+    (TRAIN + " --device meta", '--device = "meta"', "cpu"),
+    ("show conv6 --batch 0", "--batch = 0", "1 or more"),
+    ("show conv6 --input 3,32", '"3,32"', "3,32,32"),
+    ("show conv6 --input 3,32,²", '"3,32,²"', "3,32,32"),
+    ("show conv6 --classes -1", "model.classes = -1", "0 or more"),
+    # --set
+    (TRAIN + " --set train.lr", '"train.lr"', "KEY=VALUE"),
+    (TRAIN + " --set =1", '"=1"', "KEY=VALUE"),
+    (TRAIN + " --set a.b.c.d=1", '"a.b.c.d=1"', "KEY=VALUE"),
+    (TRAIN + " --set lr=1", '"lr"', "seed"),
+    (TRAIN + " --set trian.lr=1", '"trian"', "did you mean train?"),
+    (TRAIN + " --set train.lrr=1", '"lrr"', "did you mean lr?"),
+    (TRAIN + " --set train.lr.x=1", '"lr"', "data"),
+    (TRAIN + " --set data.name.x=1", "data", "KEY=VALUE"),
+    (TRAIN + " --set model.initt=x", '"initt"', "did you mean init?"),
+    (TRAIN + " --set seed=one", 'seed = "one"', "a whole number"),
+    # what does not fit together
+    ("train lenet5", "lenet5", "1x8x8"),
+    (TRAIN + " --set model.input=[3,32,32]", "model.input = (3, 32, 32)", "(1, 8, 8)"),
+    (TRAIN + " --set model.input=[8,8]", "model.input = [8, 8]", "[channels, height, width]"),
+    (TRAIN + " --set model.classes=3", "model.classes = 3", "10"),
+    (TRAIN + " --scaling imagenet", 'data.scaling = "imagenet"', "1 channel"),
+    ("show good.toml", "good.toml"),
+    # data
+    ("data folder:{shelf}/nowhere", "nowhere", "is not a folder"),
+    ("data folder:{shelf}/no_classes", "no_classes", "0 sub-folders"),
+    ("data folder:{shelf}/one", "{shelf}/one", "1 sub-folders"),
+    ("data folder:{shelf}/holes", "holes/bee", "no images"),
+    ("data folder:{shelf}/bad", "bee/1.png", "repair or remove"),
+    ("data folder:{shelf}/sizes", "9x7", "data.resize"),
+    ("data mnist --data-dir {shelf}/half", "train-images-idx3-ubyte", "truncated"),
+    ("data cifar10 --data-dir {shelf}/torn", "data_batch_1", "damaged"),
+    ("data cifar10 --data-dir {shelf}/part", "data_batch_2", "missing"),
+    ("data mnist --data-dir {tmp}", "mnist", "{tmp}/MNIST/raw", "no route to host"),
+    ("data hf:nobody/nothing", "hf:nobody/nothing"),
+    (TRAIN + " --data folder:{shelf}/nowhere", "nowhere", "is not a folder"),
+    # networks of one's own
+    ("train {shelf}/none.py:net", "none.py", "does not exist"),
+    ("train {shelf}/own.py", "own.py", "own.py:text"),
+    ("train {shelf}/syntax.py:net", "syntax.py, line 1", "SyntaxError"),
+    ("train {shelf}/own.py:nett", '"nett"', "text"),
+    ("train {shelf}/own.py:text", "own.py:text", "str"),
+    ("train {shelf}/own.py:breaks", "own.py, line 5", "ZeroDivisionError"),
+    ("train {shelf}/own.py:narrow --runs {runs}", "[2, 3]", "[2, 10]"),
+    ("train {shelf}/own.py:misfit --runs {runs}", "own.py:misfit", "1x8x8"),
+    # files of weights
+    (TRAIN + " --set model.weights={shelf}/none.pth", "none.pth", "does not exist"),
+    (TRAIN + " --set model.weights={shelf}/torn.safetensors", "torn.safetensors", "not a whole safetensors file"),
+    (TRAIN + " --set model.weights={shelf}/torn.pth", "torn.pth", "not a whole PyTorch file"),
+    (TRAIN + " --set model.weights={shelf}/other.safetensors", "other.safetensors does not fit", "0.weight"),
+    (TRAIN + " --set model.weights={shelf}/nan.safetensors", "nan.safetensors", "NaN in fc1.weight"),
+    (TRAIN + " --set model.weights={shelf}/torn.pth --set model.weights_sha256=a1", "not a1", "torn.pth has SHA-256"),
+    (TRAIN + " --set model.weights=pretrained", '"convnet"', "no published weights"),
+    (TRAIN + " --teacher nobody", 'train.teacher = "nobody"', "{runs}"),
+    (TRAIN + " --teacher {shelf}/torn.safetensors", "torn.safetensors", "not a whole safetensors file"),
+    (TRAIN + " --teacher {shelf}/nameless.safetensors", "nameless.safetensors", "which network"),
+    (TRAIN + " --teacher {shelf}/other.safetensors", "other.safetensors does not fit", "missing"),
+    (TRAIN + " --teacher {shelf}/teacher.safetensors", "teacher.safetensors does not fit", "1x28x28"),
+    ("show {shelf}/stranger.safetensors", "stranger.safetensors", "not a whole safetensors file"),
+    ("show {shelf}/nameless.safetensors", "nameless.safetensors", "which network"),
+    ("show train-000000000000 --runs {runs}", "train-000000000000", "{runs}"),
+    # folders
+    ("train convnet --steps 1 --runs {shelf}/file", "{shelf}/file is a file", "a folder"),
+    ("train convnet --steps 1 --runs {shelf}/file/below", "{shelf}/file is a file", "a folder"),
+    ("train convnet --steps 1 --runs /proc/prunery", "/proc/prunery"),
+    (TRAIN + " --tensorboard {shelf}/file", "{shelf}/file is a file", "a folder"),
+    # recipes as files
+    ("run {shelf}/none.toml", "none.toml", "does not exist"),
+    ("run {shelf}", "{shelf}", "a TOML file"),
+    ("run {shelf}/syntax.toml", "syntax.toml", "line 1"),
+    ("run {shelf}/latin1.toml", "latin1.toml", "cannot be read"),
+    ("run {shelf}/deep.toml", "deep.toml", "nested"),
+    ("run {shelf}/empty.toml", "empty.toml", "no steps"),
+    # reports and results
+    ("report --runs {tmp}", "{tmp}", "prunery run"),
+    ("report nobody --runs {trained}", '"nobody"', "{trained}"),
+    ("report t --runs {trained} --out {tmp}/none/page.html", "{tmp}/none/page.html"),
+    ("report t --runs {trained} --out {shelf}/file/page.html", "{shelf}/file is a file"),
+    ("results {shelf}/none", "{shelf}/none", "is not a folder"),
+    ("results {shelf}/no_results", "no_results", "result.json"),
+    ("results {shelf}/bad_results", "result.json", "not JSON"),
+    ("results {shelf}/odd_results", '"extra"', "result.json"),
+]  # fmt: skip
+
+# a recipe | what the line must contain
+RECIPES = [
+    ("nam = 'x'", '"nam"', "did you mean name?"),
+    ("name = 3\n[[step]]\nkind = 'train'", "name = 3", "a text"),
+    ("step = 3", "no steps"),
+    ("step = []", "no steps"),
+    ("step = [3]", "no steps"),
+    ("data = 3\n[[step]]\nkind = 'train'", "data = 3", "[data]"),
+    ("[model]\nnam = 'x'\n[[step]]\nkind = 'train'", '"nam"', "did you mean name?"),
+    ("[data]\nscalin = 'x'\n[[step]]\nkind = 'train'", '"scalin"', "did you mean scaling?"),
+    ("[[step]]\nlr = 1", "step 1: kind", "train"),
+    ("[[step]]\nkind = 'init'", '"init"', "train"),
+    ("[[step]]\nkind = 'prun'", '"prun"', "did you mean prune?"),
+    ("[[step]]\nkind = 'train'\n[[step]]\nkind = 'prune'\ndensty = 1", "step 2 (prune)", '"densty"', "density"),
+    ("[[step]]\nkind = 'train'\ndata = 3", "step 1 (train)", "data = 3"),
+    ("[[step]]\nkind = 'train'\n[step.data]\nflipp = true", "step 1 (train)", '"flipp"', "flip"),
+    ("[[step]]\nkind = 'train'\nlr = '0.1'", 'train.lr = "0.1"', "a number"),
+    ("[[step]]\nkind = 'train'\nlr = true", "train.lr = true", "a number"),
+    ("[[step]]\nkind = 'train'\nnesterov = 1", "train.nesterov = 1", "true or false"),
+    ("[[step]]\nkind = 'train'\nmilestones = 80", "train.milestones = 80", "[80]"),
+    ("[[step]]\nkind = 'train'\nteacher = 3", "train.teacher = 3", "a text"),
+    ("[[step]]\nkind = 'train'\nteacher = 'later'\n[[step]]\nkind = 'train'\nlabel = 'later'", '"later"', "no earlier"),
+    ("[[step]]\nkind = 'train'\nlr = 1979-05-27", "train.lr", "a number"),
+    ("[[step]]\nkind = 'train'\nlabel = 'a'\n[[step]]\nkind = 'train'\nlabel = 'a'", 'label = "a"', "step 2"),
+    ("[[step]]\nkind = 'train'\nlabel = ''", 'label = ""', "letters"),
+    ("[[step]]\nkind = 'train'\nlabel = 'a.b'", 'label = "a.b"', "letters"),
+    ("[[step]]\nkind = 'train'\nlabel = 'data'", 'label = "data"', "taken"),
+    ("[[step]]\nkind = 'train'\nafter = 'tran'", 'after = "tran"', "init"),
+    ("[[step]]\nkind = 'prune'\ndensity = 0", "prune.density = 0", "above 0"),
+    ("[[step]]\nkind = 'prune'\ndensity = 1.2", "prune.density = 1.2", "at most 1"),
+    ("[[step]]\nkind = 'prune'\ndensity = 0.2\n[[step]]\nkind = 'prune'\ndensity = 0.3", "step prune2", "0.3", "0.2"),
+    ("[[step]]\nkind = 'prune'\ncriterion = 'magnitud'", '"magnitud"', "did you mean magnitude?"),
+    ("[[step]]\nkind = 'prune'\nexclude = ['head*']", '"head*"', "fc1"),
+    ("[[step]]\nkind = 'prune'\nexclude = '*'", 'prune.exclude = "*"', '["*"]'),
+    ("[[step]]\nkind = 'prune'\nexclude = ['*']", "no prunable layer"),
+    ("[[step]]\nkind = 'quantize'\nbits = 9", "quantize.bits = 9", "8"),
+    ("[[step]]\nkind = 'quantize'\nbits = true", "quantize.bits = true", "8"),
+    ("[[step]]\nkind = 'pack'\nvalues = 'int8'", 'pack.values = "int8"', "float16"),
+    ("[[step]]\nkind = 'train'\n[[step]]\nkind = 'pack'\n[step.data]\nname = 'cifar10'", "3x32x32", "1x8x8"),
+    ("[model]\nname = '{shelf}/own.py:bare'\n[[step]]\nkind = 'prune'", "no prunable layer"),
+    ('[model]\nweights = "\\u0000"\n[[step]]\nkind = "train"', "model.weights", "Unicode"),
+]  # fmt: skip
+
+
+def refused(outcome, texts, where):
+    """The whole law of a refusal."""
+    assert outcome.code == 2, outcome
+    lines = outcome.err.splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("prunery: ")
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    assert "this is a bug" not in outcome.err
+    for text in texts:
+        assert text.format(**where) in lines[0]
+
+
+@pytest.fixture
+def where(shelf, trained, tmp_path):
+    return {"shelf": shelf, "trained": trained, "tmp": tmp_path, "runs": tmp_path / "runs"}
+
+
+@pytest.mark.parametrize(("words", "texts"), [(w, t) for w, *t in COMMANDS], ids=[w for w, *_ in COMMANDS])
+@pytest.mark.usefixtures("no_network")
+def test_a_bad_request_is_one_line(words, texts, prunery, where):
+    refused(prunery(*shlex.split(words.format(**where))), texts, where)
+
+
+@pytest.mark.parametrize(("text", "texts"), [(r, t) for r, *t in RECIPES], ids=[f"{t[0]}" for _, *t in RECIPES])
+def test_a_bad_recipe_is_one_line(text, texts, prunery, where, tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(text.replace("{shelf}", str(where["shelf"])))
+    refused(prunery("run", str(file), "--runs", str(tmp_path / "runs")), texts, where)
+
+
+def test_the_table_is_long_enough():
+    assert len(COMMANDS) + len(RECIPES) >= 45
+    assert all(any(f"'{kind}'" in text for text, *_ in RECIPES) for kind in STEPS)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_weights_that_cannot_be_downloaded(prunery, where):
+    """One line of ours, after torch's own on what it tried to fetch."""
+    done = prunery(*PRETRAINED.format(**where).split())
+    *progress, last = done.err.splitlines()
+    assert done.code == 2
+    assert all(line.startswith("Downloading: ") for line in progress)
+    assert last.startswith("prunery: the pretrained weights of torchvision:mobilenet_v2 could not be had")
+    assert "--set model.weights=FILE" in last
+
+
+PROCESSES = [
+    ("trian", "Did you mean"),
+    ("run {shelf}/none.toml", "does not exist"),
+    (TRAIN + " --lr -1", "train.lr = -1"),
+    ("show {shelf}/torn.safetensors", "torn.safetensors"),
+    ("report --runs {tmp}", "no finished step"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), PROCESSES)
+def test_a_true_process_says_the_same(words, text, where, environment):
+    command = [sys.executable, "-m", "prunery", *shlex.split(words.format(**where))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=where["tmp"])
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("prunery: ")
+    assert text in done.stderr

@@ -1,0 +1,96 @@
+"""The compact file: what it gives back is exactly what it stored."""
+
+import pytest
+import torch
+
+from prunery.masks import Mask
+from prunery.quantize import quantize
+from prunery.runs import State, pack, read_state, unpack, write_tensors
+from prunery.spec import Refused
+
+SHAPES = [(), (0,), (1,), (7,), (8,), (9,), (3, 5), (1, 1, 3, 3), (4, 3, 5, 5), (0, 4)]
+DENSITIES = [0.0, 0.1, 0.5, 1.0]
+
+
+def made(shape, density):
+    """A weight that is zero where its mask is, a buffer, and a count."""
+    rng = torch.Generator().manual_seed(len(shape))
+    mask: Mask = {"w": torch.rand(shape, generator=rng) < density}
+    weight = torch.randn(shape, generator=rng) * mask["w"]
+    return State({"w": weight, "bias": torch.randn(5, generator=rng), "count": torch.tensor(2**40)}, mask)
+
+
+def through_a_file(packed, path):
+    write_tensors(path, packed, {"model": {}})
+    return read_state(path)[0]
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_single_precision_is_exact(shape, density, tmp_path):
+    state = made(shape, density)
+    again = through_a_file(pack(state, half=False), tmp_path / "x.safetensors")
+    same(again.weights, state.weights)
+    same(again.masks, state.masks)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_half_precision_is_the_nearest_half(shape, density, tmp_path):
+    state = made(shape, density)
+    again = through_a_file(pack(state), tmp_path / "x.safetensors")
+    same(again.weights, {k: v.half().float() if v.is_floating_point() else v for k, v in state.weights.items()})
+    same(again.masks, state.masks)
+    same(unpack(pack(again)).weights, again.weights)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("per", ["channel", "tensor"])
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (4, 3, 5, 5)], ids=str)
+def test_integers_are_exact(shape, per, bits, tmp_path):
+    state = made(shape, 0.3)
+    rounded, scales = quantize({"w": state.weights["w"]}, bits, per)
+    state = State(state.weights | rounded, state.masks, scales)
+    packed = pack(state)
+    again = through_a_file(packed, tmp_path / "x.safetensors")
+    assert packed["values:w"].dtype == torch.int8
+    assert torch.equal(again.weights["w"], rounded["w"])
+    same(again.scales, scales)
+    same(again.masks, state.masks)
+
+
+def test_what_half_precision_cannot_hold_stays_as_it_is(tmp_path):
+    """The running variance behind unscaled pixels is in the millions; half precision ends at 65504."""
+    state = State({"var": torch.tensor([1e6, 0.1]), "inf": torch.tensor([torch.inf, 0.5])})
+    again = through_a_file(pack(state), tmp_path / "x.safetensors")
+    same(again.weights, state.weights)
+
+
+def test_kept_weights_alone_take_space():
+    state = State({"w": torch.zeros(8000)}, {"w": torch.arange(8000) < 80})
+    assert sum(t.numel() * t.element_size() for t in pack(state).values()) == 80 * 2 + 1000 + 8
+
+
+def spoilt(**changes):
+    packed = pack(made((4, 6), 0.5)) | {"scale:w": torch.ones(4, 1)}
+    packed |= {k.replace("__", ":"): v for k, v in changes.items()}
+    return {k: v for k, v in packed.items() if v is not None}
+
+
+SPOILT = [
+    spoilt(shape__w=None), spoilt(shape__w=torch.tensor([4, 60])), spoilt(shape__w=torch.tensor([-4, -6])),
+    spoilt(shape__w=torch.tensor([4.0, 6.0])), spoilt(bits__w=torch.zeros(1, dtype=torch.uint8)),
+    spoilt(bits__w=torch.zeros(3)), spoilt(values__w=torch.ones(3)), spoilt(values__w=torch.ones(24)),
+    spoilt(scale__w=torch.ones(5, 1)), spoilt(scale__w=torch.ones(1, 4, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", SPOILT, ids=range(len(SPOILT)))
+def test_a_file_that_contradicts_itself_is_refused(packed, tmp_path):
+    with pytest.raises(Refused, match=r"x\.safetensors is damaged: .*\bw\b.*make or copy it again"):
+        through_a_file(packed, tmp_path / "x.safetensors")
