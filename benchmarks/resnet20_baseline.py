@@ -1,14 +1,15 @@
 """The network that later work prunes: ResNet-20 on real CIFAR-10, at least 91 % of the test images.
 
-Carries out recipes/resnet20_cifar10.toml (what is in --runs already is not made again), opens the packed file as a stranger
-would, and measures it anew on all 10,000 test images. --quick measures the kept file alone. Nothing was chosen on the
-test images: the recipe ends with its last weights.
+Carries out recipes/resnet20_cifar10.toml (what is in --runs already is not made again), opens the packed file as a
+stranger would, and measures it anew on all 10,000 test images. --quick measures the kept file alone. Nothing was chosen
+on the test images: the recipe ends with its last weights.
 """
 
 import shutil
 from pathlib import Path
 
 from claim import arguments, claim, columns, finish
+
 from prunery.chain import PACKED, Place, images, opened, run
 from prunery.report import write_figures
 from prunery.runs import Runs
