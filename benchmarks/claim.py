@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch  # noqa: F401  (its threads are among the conditions)
+
 from prunery.runs import commit, conditions
 
 
@@ -47,18 +49,28 @@ def claim(
 ) -> dict[str, Any]:
     """One claim with its conditions, the fields that results/*/result.json has."""
     here = conditions()
-    machine = here["machine"] | {"threads": here["threads"]}
+    machine = here["machine"] | {"threads": here["threads"], "isa": here["isa"]}
     fields = {"claim": text, "value": round(value, 6), "unit": unit, "spread": spread, "n": n, "target": target}
     return fields | {"holds": bool(holds), "machine": machine, "versions": here["versions"]}
 
 
-def finish(claims: list[dict[str, Any]], table: str, asked: argparse.Namespace, spec: str = "", more: str = "") -> None:
-    """Print what was found and leave, with 0 when every claim holds and 1 otherwise; the first is the headline."""
+def finish(
+    claims: list[dict[str, Any]],
+    table: str,
+    asked: argparse.Namespace,
+    spec: str = "",
+    more: str = "",
+    at: str | None = None,
+) -> None:
+    """Print what was found and leave, with 0 when every claim holds and 1 otherwise; the first is the headline.
+
+    `at` is the commit that made the results, where they were not all made just now.
+    """
     if not asked.json:
         print(table)
         print("\n".join(told(c) for c in claims))
     if asked.keep:
-        keep(asked.keep, claims, table, spec, more)
+        keep(asked.keep, claims, table, spec, more, at or commit() or "unknown")
     holds = all(c["holds"] for c in claims)
     print(json.dumps(claims[0] | {"holds": holds, "also": claims[1:]}))
     sys.exit(0 if holds else 1)
@@ -71,7 +83,7 @@ def told(c: dict[str, Any]) -> str:
     return f"{mark}: {c['claim']}: {c['value']:.4g} {c['unit']}{spread}, n = {c['n']}, target {c['target']}"
 
 
-def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more: str) -> None:
+def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more: str, at: str) -> None:
     """The result as others find it: a page to look at, and the same as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     about = sys.modules["__main__"].__doc__ or ""
@@ -82,9 +94,9 @@ def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more
     )
     source = f"python {Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name} --keep {folder}"
     text = [f"# {title}", rest.strip(), "```\n" + table + "\n```", *(f"- {told(c)}" for c in claims), more]
-    text += [f"Made by `{source}` at commit {commit()} on {made}."]
+    text += [f"Made by `{source}` at commit {at} on {made}."]
     (folder / "README.md").write_text("\n\n".join(t for t in text if t).replace("\n\n- ", "\n- ") + "\n")
-    result = {"claims": claims, "spec": spec or source, "commit": commit() or "unknown"}
+    result = {"claims": claims, "spec": spec or source, "commit": at}
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

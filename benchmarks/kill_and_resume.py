@@ -53,7 +53,7 @@ def main() -> None:
         recipe = Path(folder) / "recipe.toml"
         recipe.write_text(RECIPE)
         process = start(recipe, Path(folder) / "undisturbed")
-        whole = begun(Path(folder) / "undisturbed", process.wait)
+        whole = begun(Path(folder) / "undisturbed", process, process.wait)
         wanted = contents(Path(folder) / "undisturbed")
         tries = [disturbed(recipe, Path(folder) / f"run{i}", rng.uniform(0, 1) * whole) for i in range(kills)]
         equal = [contents(Path(folder) / f"run{i}") == wanted for i in range(kills)]
@@ -77,9 +77,11 @@ def start(recipe: Path, runs: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "prunery", *words], start_new_session=True, **quiet)
 
 
-def begun(runs: Path, then: Callable[[], object]) -> float:
+def begun(runs: Path, process: subprocess.Popen, then: Callable[[], object]) -> float:
     """Wait until the first training step writes its first row, do something, and tell how long that took."""
     while not list(runs.glob(".work/train-*/metrics.jsonl")) and not list(runs.glob("train-*")):
+        if process.poll():
+            raise SystemExit("the run failed before its first row")
         time.sleep(0.002)
     started = time.perf_counter()
     then()
@@ -89,7 +91,7 @@ def begun(runs: Path, then: Callable[[], object]) -> float:
 def disturbed(recipe: Path, runs: Path, after: float) -> dict:
     """Start, kill so many seconds into the training, look at what is there, start again to the end."""
     process = start(recipe, runs)
-    begun(runs, lambda: time.sleep(after))
+    begun(runs, process, lambda: time.sleep(after))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     finished = [p.parent.name for p in runs.glob("*/env.json")]

@@ -24,7 +24,7 @@ NOTES = {"Adam at 1.0": ["train.lr=1.0"], "Adadelta at 1.0": ["train.optimizer=a
 
 def main() -> None:
     asked = arguments(__doc__, data_dir="data", runs="runs", seeds="20", workers="2")
-    seeds = range(2 if asked.quick else int(asked.seeds))
+    seeds = range(2 if asked.quick else max(2, int(asked.seeds)))
     wanted = [(recipe, [f"seed={seed}"]) for recipe in (BRIEF, OURS) for seed in seeds]
     wanted += [(BRIEF, [f"seed={seed}", *more]) for more in NOTES.values() for seed in seeds[:3]]
     with ThreadPoolExecutor(int(asked.workers)) as pool:
@@ -45,7 +45,8 @@ def main() -> None:
     ]
     rows += [row(name, found) for name, found in groups.items()]
     specs = "\n".join(p.read_text() for p in (BRIEF, OURS))
-    finish(claims(groups), columns(rows), asked, specs, each(groups))
+    at = ", ".join(sorted({r["commit"] or "unknown" for r in results}))
+    finish(claims(groups), columns(rows), asked, specs, each(groups), at)
 
 
 def run(recipe: Path, settings: list[str], asked: object) -> dict:
@@ -56,7 +57,8 @@ def run(recipe: Path, settings: list[str], asked: object) -> dict:
     done = subprocess.run([*command, *place], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip() or f"{recipe.name} failed")
-    return json.loads(done.stdout)["train"]
+    found = json.loads(done.stdout)["train"]
+    return found | {"commit": json.loads((Path(found["folder"]) / "env.json").read_text())["commit"]}
 
 
 def accuracies(found: list[dict]) -> list[float]:

@@ -6,6 +6,7 @@ on the test images: the recipe ends with its last weights.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 from claim import arguments, claim, columns, finish
@@ -25,11 +26,14 @@ def main() -> None:
     asked = arguments(__doc__, data_dir="data", runs="runs")
     recipe, root = read_recipe(RECIPE), Path(asked.data_dir)
     rows = [["step", "epochs", "test accuracy, %", "validation, %", "minutes"]]
-    file = KEPT
+    file, at = KEPT, None
+    if asked.quick and asked.keep:
+        sys.exit("--quick measures what is kept already; leave out one of --quick and --keep")
     if not asked.quick:
         done = run(recipe, Place(Runs(asked.runs), root, Ways(), say=print))
         rows += [_row(label, step) for label, step in done.items() if step.result.get("test")]
         file = done["pack"].folder / PACKED
+        at = ", ".join(sorted({s.env["commit"] or "unknown" for s in done.values()}))
     found = measured(file, recipe, root)
     rows.append(["file, opened anew", "", f"{100 * found.accuracy:.2f}", "", ""])
     if asked.keep:
@@ -43,7 +47,7 @@ def main() -> None:
     more = "![curves](figures/curves.svg)\n\n`prunery show results/resnet20_cifar10/resnet20.safetensors` opens it."
     holds = found.accuracy >= 0.91
     claims = [claim(text, 100 * found.accuracy, "%", spread, found.n, 91.0, holds)]
-    finish(claims, columns(rows), asked, RECIPE.read_text(), more)
+    finish(claims, columns(rows), asked, RECIPE.read_text(), more, at)
 
 
 def measured(file: Path, recipe, root: Path) -> Evaluation:

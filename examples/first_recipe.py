@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from prunery.chain import Place, run
-from prunery.runs import Runs
-from prunery.spec import Model, Prune, Train, in_a_row
+from prunery import Model, Place, Prune, Runs, Train, in_a_row, run
 
 recipe = in_a_row(
     Model(name="convnet", init="kaiming_normal"),

@@ -40,7 +40,7 @@ def run(recipe: Recipe, place: Place) -> dict[str, Step]:
         if place.ways.stopping():
             raise Stopped(f"stopped before step {label}")
         place.began(label, node)
-        done[label] = place.runs.once(node, functools.partial(make, node, place), place.say)
+        done[label] = place.runs.once(node, functools.partial(make, node, place), place.say, place.ways.stopping)
     return done
 
 
@@ -201,16 +201,25 @@ def _root(node: Node) -> Init:
 def _init(node: Node, place: Place, work: Work) -> None:
     spec = _root(node)
     network = models.build(spec.model, spec.seed, place.say)
-    work.save(State(network.state_dict()), {"model": plain(spec.model), "step": node.name})
+    mask = _masks(spec.model, network)
+    work.save(State(network.state_dict(), mask), {"model": plain(spec.model), "step": node.name})
     size = (work.folder / WEIGHTS).stat().st_size
-    work.result(summary(network, {}, spec.model.input) | {"bytes": size})
+    work.result(summary(network, mask, spec.model.input) | {"bytes": size})
+
+
+def _masks(model: Model, network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network that starts from a pruned file starts pruned; a layer that the file does not fit is whole."""
+    path = Path(model.weights).expanduser()
+    found = read_state(path)[0].masks if path.is_file() and path.suffix == ".safetensors" else {}
+    own = network.state_dict()
+    return {n: m for n, m in found.items() if n in own and own[n].shape == m.shape}
 
 
 Made = tuple[State, dict[str, Any]]
 
 
 def _train(spec: Train, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
-    teacher = teacher_of(spec.teacher, place) if spec.teacher else None
+    teacher = teacher_of(spec, place) if spec.teacher else None
     ways = replace(place.ways, threads=place.ways.threads or fitting_threads(network, spec, splits))
     trained, facts = train(network, state.masks, splits, spec, work, ways, teacher)
     return trained, {"train": facts}
@@ -256,7 +265,9 @@ def _origin(name: str, place: Place) -> tuple[nn.Module, State, Model]:
 MAKERS: dict[type[Spec], Callable[..., Made]] = {Train: _train, Prune: _prune, Quantize: _quantize, Pack: _pack}
 
 
-def teacher_of(name: str, place: Place) -> nn.Module:
+def teacher_of(spec: Train, place: Place) -> nn.Module:
     """The network of a finished step or a checkpoint, ready to be imitated."""
-    network, *_ = _origin(name, place)
+    if spec.teacher_sha256:
+        _sum(spec.teacher, spec.teacher_sha256)
+    network, *_ = _origin(spec.teacher, place)
     return network.to(place.ways.device).eval().requires_grad_(False)

@@ -1,5 +1,6 @@
 """The sparse vocabulary: a mask is a dict from a weight's name to a boolean tensor, True where the weight is kept."""
 
+from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -13,8 +14,13 @@ PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def prunable(network: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights that may be pruned, by name: those of linear and convolutional layers, biases never."""
-    names = {f"{n}.weight" if n else "weight": m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
+    """The weights that may be pruned, by name: those of linear and convolutional layers, biases never.
+
+    Weights that are used under two names are left whole.
+    """
+    uses = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
+    layers = {f"{n}.weight" if n else "weight": m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
+    names = {n: m for n, m in layers.items() if uses[id(m.weight)] == 1}
     _known(exclude, names)
     return {n: m.weight.detach() for n, m in names.items() if not any(_hits(n, p) for p in exclude)}
 
@@ -55,8 +61,3 @@ def size(mask: Mask) -> int:
 def density(mask: Mask) -> float:
     """Kept over all; 1 for an empty mask."""
     return kept(mask) / size(mask) if size(mask) else 1.0
-
-
-def stack(masks: list[Mask]) -> Mask:
-    """Replicas side by side: each tensor gains a first axis."""
-    return {name: torch.stack([m[name] for m in masks]) for name in masks[0]}

@@ -29,7 +29,10 @@ def asked(keep=None, only_json=False):
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_the_last_line_is_json_and_the_exit_code_says_whether_all_claims_hold(contract, holds, capsys):
-    made = [contract.claim("a", 2.0, "times", "1 to 3", 5, 1.5, True), contract.claim("b", 1, "share", None, 5, 2, holds)]
+    made = [
+        contract.claim("a", 2.0, "times", "1 to 3", 5, 1.5, True),
+        contract.claim("b", 1, "share", None, 5, 2, holds),
+    ]
     with pytest.raises(SystemExit) as stop:
         contract.finish(made, "table", asked())
     assert stop.value.code == (0 if holds else 1)

@@ -159,3 +159,52 @@ def test_a_checkpoint_says_whose_it_is(place, tmp_path):
     state, about = read_state(done["train"].folder / "weights.safetensors")
     assert isinstance(state, State)
     assert about["step"] == done["train"].name
+
+
+def test_a_network_that_starts_from_a_pruned_file_starts_pruned(place):
+    done = run(made(TRAIN, {"kind": "prune", "density": 0.2}), place)
+    model = {"name": "lenet_300_100", "weights": str(done["prune"].folder / "weights.safetensors")}
+    again = run(recipe({"data": {"name": "digits"}, "model": model, "step": [TRAIN]}), place)
+    assert again["train"].result["density"] == done["prune"].result["density"]
+    moved = Path(model["weights"]).with_name("elsewhere.safetensors")
+    moved.write_bytes(Path(model["weights"]).read_bytes())
+    elsewhere = run(
+        recipe({"data": {"name": "digits"}, "model": model | {"weights": str(moved)}, "step": [TRAIN]}), place
+    )
+    assert elsewhere["train"].name == again["train"].name  # the file counts, not its place
+
+
+def test_an_edited_network_is_not_taken_for_the_one_that_ran(place, tmp_path):
+    code = "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10){})\n"
+    file = tmp_path / "own.py"
+    file.write_text(code.format(""))
+    wanted = recipe({"data": {"name": "digits"}, "model": {"name": f"{file}:net"}, "step": [TRAIN]})
+    first = run(wanted, place)
+    file.write_text(code.format(", nn.Tanh()"))
+    with pytest.raises(Refused, match="has changed since this run began"):
+        chain.network_of(first["train"])
+    assert run(wanted, place)["train"].name != first["train"].name
+
+
+def test_weights_with_two_names_are_kept(place, tmp_path):
+    file = tmp_path / "tied.py"
+    lines = [
+        "from torch import nn",
+        "def net():",
+        " a, b = nn.Linear(64, 64), nn.Linear(64, 64)",
+        " b.weight = a.weight",
+    ]
+    file.write_text("\n".join([*lines, " return nn.Sequential(nn.Flatten(), a, nn.ReLU(), b, nn.Linear(64, 10))\n"]))
+    model = {"name": f"{file}:net"}
+    done = run(
+        recipe({"data": {"name": "digits"}, "model": model, "step": [TRAIN, {"kind": "prune", "density": 0.5}]}), place
+    )
+    weights = done["prune"].state().weights
+    assert torch.equal(weights["1.weight"], weights["3.weight"])
+    assert list(done["prune"].state().masks) == ["4.weight"]
+
+
+def test_conditions_are_those_of_the_step(place):
+    env = run(made(TRAIN), place)["train"].env
+    assert (env["threads"], env["device"]) == (1, "cpu")
+    assert "isa" in env

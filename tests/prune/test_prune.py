@@ -122,3 +122,19 @@ def test_prunable_means_weights_of_layers_and_exclude_takes_patterns():
         prunable(net, ("head*",))
     with pytest.raises(Refused, match="no prunable layer"):
         prune(prunable(nn.ReLU()), None, 0.5)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("target", [0.1, 0.5, 0.9])
+def test_the_same_request_twice_changes_nothing_whatever_the_rounding(scope, target):
+    """Layers of 14 and 3 weights: a tenth of them rounds down in one and up to the last weight in the other."""
+    w = {"a": torch.randn(14, 1), "b": torch.randn(14, 1), "c": torch.randn(3, 1)}
+    once = prune(w, None, target, "magnitude", scope)
+    twice = prune(w, once, target, "magnitude", scope)
+    assert all(torch.equal(once[n], twice[n]) for n in w)
+
+
+def test_weights_with_two_names_are_left_whole():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    net[1].weight = net[0].weight
+    assert list(prunable(net)) == ["2.weight"]

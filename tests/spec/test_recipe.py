@@ -118,8 +118,9 @@ def test_set_changes_what_it_names(setting, label, field, value):
     assert getattr(specs(setting)[label], field) == value
 
 
-def test_a_label_goes_before_a_kind_and_a_kind_means_all_its_steps():
-    assert [s.lr for s in specs("train.lr=7").values() if isinstance(s, Train)] == [7, 0.01, 0.1, 0.1]
+def test_a_kind_means_all_its_steps_and_a_label_one():
+    assert [s.lr for s in specs("train.lr=7").values() if isinstance(s, Train)] == [7, 7, 7, 7]
+    assert [s.lr for s in specs("tuned.lr=7").values() if isinstance(s, Train)].count(7) == 1
     values = {"step": [{"kind": "train", "label": "a"}, {"kind": "train", "label": "b"}, {"kind": "prune"}]}
     found = recipe(values, ["train.lr=7"]).nodes()
     assert [found[k].spec.lr for k in "ab"] == [7, 7]

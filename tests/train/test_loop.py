@@ -226,3 +226,35 @@ def test_threads_are_as_asked_and_given_back(network, splits, work):
     )
     assert facts["threads"] == 1
     assert torch.get_num_threads() == before
+
+
+def test_weights_that_the_last_step_blew_up_are_neither_saved_nor_kept(network, splits, work):
+    """Past losses cannot know of them: the next images are tried before anything is written."""
+    spec = Train(data=splits.spec, batch=16, steps=1, lr=1e30, keep="best")
+    with pytest.raises(Refused, match=r"lower train\.lr"):
+        train(network(), {}, splits, spec, work("last"), Ways())
+    at = work("saved")
+    with pytest.raises(Refused, match=r"lower train\.lr"):
+        train(network(), {}, splits, replace(spec, steps=9), at, Ways(checkpoint_seconds=0))
+    assert Work(at.folder).restore() is None
+
+
+def test_a_batch_of_one_that_norms_cannot_take_is_one_line(splits, work):
+    layers = [torch.nn.Conv2d(1, 4, 8), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4, 3)]
+    spec = Train(data=splits.spec, batch=23, epochs=1, lr=0.1)  # 70 = 3 * 23 + 1
+    with pytest.raises(Refused, match="leaves a batch of 1 image"):
+        train(torch.nn.Sequential(*layers), {}, splits, spec, work(), Ways())
+
+
+def test_a_network_without_weights_is_one_line(splits, work):
+    with pytest.raises(Refused, match="no weights to train"):
+        train(torch.nn.Flatten(), {}, splits, Train(data=splits.spec), work(), Ways())
+
+
+def test_a_student_far_from_its_teacher_is_not_called_diverged(network, splits, work):
+    teacher = network(4).eval()
+    with torch.no_grad():
+        teacher[6].weight.mul_(20)
+    spec = Train(data=splits.spec, batch=16, epochs=12, optimizer="adam", lr=0.02, distill=0.3, temperature=8.0)
+    _, facts = train(network(), {}, splits, spec, work(), Ways(), teacher)
+    assert not facts["diverged"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runs import Step
-from ..spec import Data, Recipe, Refused, Train, hints, read_recipe, recipe
+from ..spec import Data, Model, Recipe, Refused, Train, hints, read_recipe, recipe
 from .settings import (
     Board,
     DataFolder,
@@ -32,6 +32,8 @@ app = typer.Typer(
     help="Finds the small network inside a big one, proves what it kept, and runs it fast on an ordinary CPU.",
 )  # fmt: skip
 
+NOT_OPTIONS = ("data", "name", "teacher_sha256", "sha256", "weights_sha256", "code_sha256", "input", "classes")
+"""Fields of the specs that another option or the data gives, or that are filled in."""
 RUNS, DATA = Path("runs"), Path("data")
 
 
@@ -99,7 +101,7 @@ def _settings(given: dict[str, Any]) -> list[str]:
     return seed + [setting(Train if k in hints(Train) else Data, k, v) for k, v in given.items()]
 
 
-app.command()(with_options(train, Train, Data, leave=("data", "name", "teacher_sha256", "sha256")))
+app.command()(with_options(train, Train, Data, Model, leave=NOT_OPTIONS))
 
 
 @app.command()

@@ -36,8 +36,7 @@ def devices() -> dict[str, str]:
     import torch
 
     cards = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    apple = {"mps": "Apple graphics"} if torch.backends.mps.is_available() else {}
-    return {"cpu": f"{torch.get_num_threads()} threads", **cards, **apple}
+    return {"cpu": f"{torch.get_num_threads()} threads", **cards}
 
 
 def native() -> dict[str, Any]:

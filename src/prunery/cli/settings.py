@@ -36,7 +36,7 @@ def _parsed(kind: Callable[[str], Any], text: str, expected: str) -> Any:
 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="PRUNERY_RUNS", help="folder that keeps every step")]
 DataFolder = Annotated[Path, typer.Option("--data-dir", envvar="PRUNERY_DATA", help="folder that holds the data sets")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes the best there is")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; auto takes the best there is")]
 Threads = Annotated[
     int,
     typer.Option(

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..runs import checksum
 from ..spec import Model, Refused, choose, quote
 from . import library
 from .deep import VGG19, resnet18, resnet20
 from .init import initialise_, seeded
-from .own import is_own, own_network
+from .own import is_own, own_file, own_network
 from .shadow import probe
 from .small import Conv2, Conv4, Conv6, ConvNet, LeNet5, LeNet300100, Shape
 from .weights import fit, read_weights
@@ -65,9 +66,21 @@ def _make(spec: Model, input: Shape) -> nn.Module:
     if source == "torchvision" and name:
         return library.torchvision_network(name, input, spec.classes)
     if is_own(spec.name):
+        _unchanged(spec)
         return own_network(spec.name, input, spec.classes)
     choose(spec.name, [*MODELS, "torchvision:NAME", "timm:NAME", "FILE.py:FUNCTION"], "model.name")
     return MODELS[spec.name](input=input, classes=spec.classes)
+
+
+def _unchanged(spec: Model) -> None:
+    """A file that was edited since its step was named would make another network under the same name."""
+    path = Path(own_file(spec.name)).expanduser()
+    found = checksum(path) if spec.code_sha256 and path.is_file() else spec.code_sha256
+    if found != spec.code_sha256:
+        raise Refused(
+            f"{path} has changed since this run began (SHA-256 {found[:12]}..., expected {spec.code_sha256[:12]}...); "
+            "put it back, or start a new run"
+        )
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """The one way to a smaller mask."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ..masks import Mask, density, kept, size
+from ..masks import Mask, density, kept, ones
 from ..spec import Refused, choose
 from .criteria import CRITERIA
-from .scopes import SCOPES
+from .scopes import COUNTS, SCOPES
 
 
 def prune(
@@ -17,21 +19,24 @@ def prune(
     scope: str = "global",
     rng: torch.Generator | None = None,
 ) -> Mask:
-    """A mask that keeps exactly round(target * all) of `weights`, all of them kept by `mask` before."""
-    mask = {n: (mask or {}).get(n, torch.ones_like(w, dtype=torch.bool)) for n, w in weights.items()}
-    _check(weights, mask, target)
+    """A mask that keeps exactly round(target * all) of `weights`, of each layer or of the whole as the scope says.
+
+    Every weight that it keeps was kept by `mask`; a layer keeps one weight at least.
+    """
+    mask = {n: m.cpu() for n, m in (ones(weights) | {n: m for n, m in (mask or {}).items() if n in weights}).items()}
+    _check(weights, mask, target, COUNTS[choose(scope, SCOPES, "prune.scope")])
     score = CRITERIA[choose(criterion, CRITERIA, "prune.criterion")]
     rng = rng or torch.Generator().manual_seed(0)
     scores = {n: score(w.detach().cpu(), rng) for n, w in weights.items()}
-    return SCOPES[choose(scope, SCOPES, "prune.scope")](scores, mask, target)
+    return SCOPES[scope](scores, mask, target)
 
 
-def _check(weights: dict[str, Tensor], mask: Mask, target: float) -> None:
+def _check(weights: dict[str, Tensor], mask: Mask, target: float, count: Callable[[Mask, float], int]) -> None:
     if not weights:
         raise Refused("prune: the network has no prunable layer; expected at least one linear or convolutional layer")
     if not 0 < target <= 1:
         raise Refused(f"prune.density = {target:g} is not allowed; expected above 0 and at most 1")
-    if round(target * size(mask)) > kept(mask):
+    if count(mask, target) > kept(mask):
         left = density(mask)
         raise Refused(
             f"prune.density = {target:g} would bring weights back: {left:.6g} are left; expected that or less"

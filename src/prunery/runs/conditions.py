@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import native
 from ..spec import Node
 from .step import Work
 
@@ -23,6 +24,7 @@ def environment(node: Node, started: float, work: Work) -> dict[str, Any]:
         "seconds": round(work.seconds(), 3),
         "parts": work.parts,
         **conditions(),
+        **work.notes,
     }
 
 
@@ -33,6 +35,7 @@ def conditions() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "machine": {"system": platform.system(), "arch": platform.machine(), "cpu": cpu(), "cores": os.cpu_count()},
+        "isa": isa(),
         "threads": torch.get_num_threads() if torch else None,
         "commit": commit(),
     }
@@ -43,6 +46,11 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def isa() -> str | None:
+    """The instruction set of the kernels; None where they are not built."""
+    return native.instruction_set() if native.available() else None
 
 
 @functools.cache
@@ -65,5 +73,7 @@ def commit() -> str | None:
     def ask(*words: str) -> str:
         return subprocess.run([git, "-C", str(here), *words], capture_output=True, text=True, timeout=20).stdout.strip()
 
+    if not ask("ls-files", "--", "."):  # installed into somebody else's checkout
+        return None
     head = ask("rev-parse", "--short=12", "HEAD")
     return head + ("+" if ask("status", "--porcelain", "--", ".") else "") if head else None

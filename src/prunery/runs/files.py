@@ -92,7 +92,7 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", about: dict[str, Any
     """A safetensors file; `about` travels in its header as JSON."""
     from safetensors.torch import save
 
-    flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_file(path, save(flat, {"prunery": json.dumps(about or {})}))
 
 

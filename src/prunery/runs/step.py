@@ -78,6 +78,7 @@ class Work:
         self.started = time.monotonic()
         self.seconds_before = 0.0
         self.parts = 1
+        self.notes: dict[str, Any] = {}  # conditions that only the maker knows, such as its threads and device
 
     def seconds(self) -> float:
         """Time spent on the step, earlier interrupted parts included."""

@@ -37,14 +37,20 @@ class Runs:
             raise Refused(_not_found(name, hits, self.steps(), self.root))
         return hits[0]
 
-    def once(self, node: Node, make: Callable[[Work], None], waiting: Callable[[str], None] = print) -> Step:
+    def once(
+        self,
+        node: Node,
+        make: Callable[[Work], None],
+        waiting: Callable[[str], None] = print,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Step:
         """The step's folder, made by `make` unless it is there; others who want it at the same time wait."""
         final = self.path(node)
         if final.exists():
             return Step(final)
         with writing(self.root):
             (self.root / ".work").mkdir(parents=True, exist_ok=True)
-        with lock(self.root / ".work" / f"{node.name}.lock", waiting):
+        with lock(self.root / ".work" / f"{node.name}.lock", waiting, stopping):
             if not final.exists():
                 self._make(node, make, final)
         return Step(final)
@@ -66,13 +72,13 @@ class Runs:
 def finish(folder: Path, final: Path) -> None:
     """The moment a step begins to exist: everything on disk, then one rename."""
     with writing(final):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
         for path in folder.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         sync(folder)
         os.rename(folder, final)
         sync(final.parent)
+        (final / CHECKPOINT).unlink(missing_ok=True)  # only now: a kill before the rename still needs it
 
 
 def _not_found(name: str, hits: list[Step], steps: list[Step], root: Path) -> str:
@@ -83,7 +89,7 @@ def _not_found(name: str, hits: list[Step], steps: list[Step], root: Path) -> st
 
 
 @contextmanager
-def lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def lock(path: Path, waiting: Callable[[str], None], stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """A lock that the operating system takes back when its holder dies, however it dies."""
     while True:
         with writing(path):
@@ -91,7 +97,7 @@ def lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         with file:
             if not _try(file):
                 waiting(f"{path.stem}: another process is making it; waiting")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _wait(file, stopping)
             # The holder before us has removed the name: then this lock guards nothing.
             if not _named(file, path):
                 continue
@@ -100,6 +106,14 @@ def lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _wait(file: Any, stopping: Callable[[], bool]) -> None:
+    """Until the lock is ours; asked again and again, so that a user who has had enough is heard."""
+    while not _try(file):
+        if stopping():
+            raise KeyboardInterrupt("stopped while waiting")
+        time.sleep(0.1)
 
 
 def _named(file: Any, path: Path) -> bool:

@@ -1,11 +1,14 @@
 """`--set where.key=value`: where is data, model, a step's label, or a kind (all steps of it); or just seed=value."""
 
+import re
 import tomllib
 from typing import Any
 
 from .errors import Refused, choose, quote
+from .steps import STEPS
 
 Table = dict[str, Any]
+KINDS = tuple(STEPS)
 
 
 def apply(setting: str, top: Table, entries: list[Table]) -> None:
@@ -39,8 +42,9 @@ def _targets(where: list[str], key: str, top: Table, entries: list[Table]) -> li
 
 
 def _steps(name: str, entries: list[Table]) -> list[Table]:
-    """The step of that label, or else all steps of that kind."""
-    found = [e for e in entries if e["label"] == name] or [e for e in entries if e["kind"] == name]
+    """All steps of that kind, or else the step of that label."""
+    given = [e for e in entries if e["label"] == name and name not in KINDS]
+    found = given or [e for e in entries if e["kind"] == name]
     if not found:
         names = [e[k] for k in ("label", "kind") for e in entries]
         choose(name, dict.fromkeys(["data", "model", "seed", *names]), "--set: the step")
@@ -61,4 +65,10 @@ def _value(text: str) -> Any:
         found = tomllib.loads(f"x = {text}")
         return found["x"] if len(found) == 1 else text
     except (tomllib.TOMLDecodeError, RecursionError):
-        return text
+        return _number(text)
+
+
+def _number(text: str) -> Any:
+    """.1 and 1. are numbers to everyone but TOML; everything else is a text."""
+    plain = re.fullmatch(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?", text)
+    return float(text) if plain else text

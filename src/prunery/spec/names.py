@@ -8,6 +8,9 @@ from typing import Any
 
 from .steps import Spec
 
+SEALED = {"weights": "weights_sha256", "teacher": "teacher_sha256"}
+"""Fields whose file is known by its checksum: then its place is of no account."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -28,8 +31,15 @@ class Node:
 
 def digest(spec: Spec, parent: str) -> str:
     """Twelve hex digits of what was asked and what it was asked of."""
-    text = json.dumps([spec.kind, parent, chosen(spec)], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([spec.kind, parent, _identity(chosen(spec))], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _identity(values: dict[str, Any]) -> dict[str, Any]:
+    """What the name depends on: of a file with a checksum, the checksum."""
+    sealed = [field for field, checksum in SEALED.items() if values.get(checksum)]
+    kept = {k: v for k, v in values.items() if k not in sealed}
+    return {k: _identity(v) if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def chosen(spec: Spec) -> dict[str, Any]:

@@ -191,6 +191,10 @@ class Train(Spec):
         super().__post_init__()
         if self.schedule == "multistep" and not self.milestones:
             raise Refused("train.milestones is empty; expected the epochs of multistep's drops, such as [80, 120]")
+        if self.nesterov and not self.momentum:
+            raise Refused("train.nesterov = true needs momentum; set train.momentum above 0, or nesterov = false")
+        if self.steps is not None:  # then epochs say nothing, and must not change the name
+            object.__setattr__(self, "epochs", 10.0)
         if self.keep == "best" and self.data.validation == 0:
             raise Refused('train.keep = "best" needs validation images, data.validation is 0; expected 1 or more')
 
@@ -203,7 +207,7 @@ class Prune(Spec):
     data: Data = Data()
     """images to measure the result on"""
     density: Density = 0.1
-    """share of the prunable weights that are kept, counted on the whole network"""
+    """share of the prunable weights that are kept, of all layers that are not excluded"""
     criterion: Literal["magnitude", "random"] = "magnitude"
     """what makes a weight worth keeping"""
     scope: Literal["global", "layer"] = "global"

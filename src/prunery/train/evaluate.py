@@ -67,7 +67,7 @@ def batches(images: Images, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _part(network: nn.Module, x: Tensor, y: Tensor, splits: Splits) -> Tensor:
     logits = network(laid(inputs(x, splits), network)).float()
-    return torch.stack([F.cross_entropy(logits, y, reduction="sum").double(), (logits.argmax(1) == y).sum().double()])
+    return torch.stack([F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()]).cpu().double()
 
 
 def laid(x: Tensor, network: nn.Module) -> Tensor:

@@ -1,6 +1,7 @@
 """The one loop: (network, masks, images, spec) -> weights. What it must remember, it writes to its checkpoint."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,7 @@ from ..data import Splits, Stream
 from ..masks import Mask, apply_
 from ..runs import State, Work
 from ..spec import Refused, Train
-from .evaluate import Evaluation, arithmetic, evaluate
+from .evaluate import Evaluation, arithmetic, evaluate, frozen
 from .loss import loss_of
 from .optim import optimizer, rate
 
@@ -54,7 +55,7 @@ class Tally:
 
     def fold(self) -> None:
         """Recent losses into the sum; done at fixed steps only, so that a resumed run adds up in the same order."""
-        self.total += torch.stack(self.recent).double().sum().item() if self.recent else 0.0
+        self.total += torch.stack(self.recent).cpu().double().sum().item() if self.recent else 0.0
         self.steps += len(self.recent)
         self.recent = []
 
@@ -88,7 +89,8 @@ class Loop:
         self.average = _copies(network) if spec.ema else {}
         self.best: dict[str, Tensor] = {}
         self.tally, self.step = Tally(), 0
-        self.facts: dict[str, Any] = {"best_loss": None, "best_step": None, "last_loss": None, "images": 0}
+        self.facts: dict[str, Any] = {"best_loss": None, "best_step": None}
+        self.facts |= {"last_loss": 0.0, "last_hits": 1.0, "images": 0}
 
     def run(self, work: Work, teacher: nn.Module | None) -> None:
         """From where the checkpoint left off to the last step."""
@@ -117,7 +119,7 @@ class Loop:
         x, y = self.stream(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.spec, self.step, self.stream.steps_per_epoch, self.total)
-        with arithmetic(self.spec.precision, x.device.type):
+        with arithmetic(self.spec.precision, x.device.type), lone_image(len(y), self.spec.batch):
             loss, logits = loss_of_step(x, y, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -155,20 +157,32 @@ class Loop:
         if not bool(torch.isfinite(losses).all()):
             first = int((~torch.isfinite(losses)).nonzero()[0])
             step = self.step - len(losses) + first + 1
-            raise Refused(
-                f"train: the loss became {losses[first].item()} at step {step} of {self.total}; lower train.lr "
-                f"(now {self.spec.lr:g}), add train.warmup or train.clip; the last good checkpoint is kept"
-            )
+            raise self.blown(losses[first].item(), step)
+
+    def probe(self) -> None:
+        """Refuse weights with which the next images give no numbers: past losses cannot know of the last step."""
+        x, _ = self.stream(self.step)
+        with frozen(self.network), arithmetic(self.spec.precision, x.device.type):
+            if not bool(torch.isfinite(self.network(x)).all()):
+                raise self.blown("nan or infinite", self.step + 1)
+
+    def blown(self, loss: Any, step: int) -> Refused:
+        return Refused(
+            f"train: the loss became {loss} at step {step} of {self.total}; lower train.lr "
+            f"(now {self.spec.lr:g}), add train.warmup or train.clip; the last good checkpoint is kept"
+        )
 
     def row(self, work: Work) -> dict[str, Any]:
         """One row of metrics, and a fresh tally."""
         self.look()
         tally, self.tally = self.tally, Tally()
         tally.fold()
-        self.facts |= {"last_loss": tally.total / tally.steps, "images": self.facts["images"] + tally.images}
+        hits = int(tally.hits) / tally.images  # type: ignore[arg-type]
+        self.facts |= {"last_loss": tally.total / tally.steps, "last_hits": hits}
+        self.facts["images"] += tally.images
         row = {"step": self.step, "epoch": round(self.step / self.stream.steps_per_epoch, 6)}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "train_loss": self.facts["last_loss"]}
-        row |= {"train_accuracy": int(tally.hits) / tally.images}  # type: ignore[arg-type]
+        row |= {"train_accuracy": hits}
         row |= self.evaluations() | {"seconds": round(work.seconds(), 3)}
         self.ways.tick({"row": row})
         return row
@@ -196,6 +210,7 @@ class Loop:
     def save(self, work: Work) -> None:
         """Everything that the rest of the run depends on."""
         self.look()
+        self.probe()
         parts = {"net": self.network.state_dict(), "opt": _moments(self.optimizer), "ema": self.average}
         parts |= {"best": self.best, "rng": _random_states(self.ways.device), "tally": _tallied(self.tally)}
         tensors = {f"{part}:{k}": v for part, group in parts.items() for k, v in group.items()}
@@ -208,7 +223,7 @@ class Loop:
         _load_moments(self.optimizer, part("opt"))
         self.average = {k: v.to(self.ways.device) for k, v in part("ema").items()}
         self.best = {k: v.to(self.ways.device) for k, v in part("best").items()}
-        _set_random_states(part("rng"))
+        _set_random_states(part("rng"), self.ways.device)
         moved = {k: v.to(self.ways.device) for k, v in part("tally").items()}
         self.tally = Tally(list(moved.get("recent", [])), hits=moved.get("hits"), **about["tally"])
         self.step, self.facts = about["step"], about["facts"]
@@ -233,9 +248,24 @@ def train(
         if found:
             loop.restore(*found)
         loop.run(work, teacher)
+        if loop.total:
+            loop.probe()
+        work.notes |= {"threads": torch.get_num_threads(), "device": ways.device}
     weights = loop.kept()
     network.load_state_dict(weights)
     return State(weights, dict(mask)), _facts(loop, work)
+
+
+@contextmanager
+def lone_image(images: int, batch: int) -> Iterator[None]:
+    """Batch normalisation over a single value has no deviation: torch's own words, with what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        seen = f"train.batch = {batch} leaves a batch of {images} image(s), too few for batch normalisation here"
+        raise Refused(f"{seen}; choose another batch size") from None
 
 
 @contextmanager
@@ -251,14 +281,14 @@ def threads(number: int) -> Iterator[None]:
 
 def _facts(loop: Loop, work: Work) -> dict[str, Any]:
     """What the report says about the run."""
-    guessing = float(torch.tensor(len(loop.splits.facts.classes)).log())
+    classes = len(loop.splits.facts.classes)  # a network that only guesses has a loss of log(classes)
     return {
         "steps": loop.total,
         "early_stop_step": loop.facts["best_step"],
         "seconds": round(work.seconds(), 3),
         "images_per_second": round(loop.facts["images"] / max(work.seconds(), 1e-9), 1),
         "threads": torch.get_num_threads() if not loop.ways.threads else loop.ways.threads,
-        "diverged": loop.facts["last_loss"] is not None and loop.facts["last_loss"] > 0.98 * guessing,
+        "diverged": loop.facts["last_loss"] > 0.98 * math.log(classes) and loop.facts["last_hits"] < 1.25 / classes,
     }
 
 
@@ -320,7 +350,7 @@ def _random_states(device: str) -> dict[str, Tensor]:
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.startswith("cuda") else {})
 
 
-def _set_random_states(states: dict[str, Tensor]) -> None:
+def _set_random_states(states: dict[str, Tensor], device: str) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.startswith("cuda"):
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..spec import Train
+from ..spec import Refused, Train
 
 
 def _sgd(groups: list[dict], spec: Train) -> Optimizer:
@@ -40,6 +40,8 @@ def optimizer(network: nn.Module, spec: Train) -> Optimizer:
     decayed = [p for p in wanted if spec.decay_all or p.ndim > 1]
     plain = [p for p in wanted if not spec.decay_all and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if not wanted:
+        raise Refused("the network has no weights to train; expected at least one layer with parameters")
     return OPTIMIZERS[spec.optimizer]([g for g in groups if g["params"]], spec)
 
 
