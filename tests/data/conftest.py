@@ -83,6 +83,7 @@ def hub(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
+    monkeypatch.setattr(idx, "COUNTS", dict.fromkeys(idx.COUNTS, IMAGES))
     monkeypatch.setattr(batches, "COUNTS", dict.fromkeys(batches.COUNTS, IMAGES))
 
 

@@ -76,6 +76,12 @@ def test_a_spoilt_file_is_refused_by_name(fault, tmp_path, lay):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_part_of_the_set_does_not_pass_for_the_whole(tmp_path, lay):
+    lay.idx(tmp_path / RAW, lay.n // 2)
+    with pytest.raises(Refused, match=f"{FILE} holds {lay.n // 2} images; expected the published {lay.n}"):
+        load(SPEC, tmp_path)
+
+
 @pytest.mark.parametrize("length", [0, 5, 30, -9])
 def test_a_half_downloaded_gz_is_refused_by_name(length, tmp_path, lay):
     path = lay.idx(tmp_path / RAW) / FILE

@@ -16,6 +16,8 @@ SIDE = 28
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 MNIST = Layout("mnist", "MNIST/raw", FILES, "MNIST")
 FASHION = Layout("fashion_mnist", "FashionMNIST/raw", FILES, "FashionMNIST")
+COUNTS = dict.fromkeys(FILES[:2], 60_000) | dict.fromkeys(FILES[2:], 10_000)
+"""images or labels in a file: a part of the set must not pass for the whole under its name"""
 ADVICE = "remove it and fetch or copy the published file again"
 
 
@@ -26,17 +28,20 @@ def source(layout: Layout, classes: tuple[str, ...], name: str, root: Path, resi
 
 def read(files: dict[str, Path], classes: tuple[str, ...]) -> Published:
     blobs = dict(contents(files))
-    train, test = (_images(blobs[FILES[i]], blobs[FILES[i + 1]], len(classes)) for i in (0, 2))
+    pairs = ((FILES[0], FILES[1]), (FILES[2], FILES[3]))
+    train, test = (_images(blobs[a], blobs[b], len(classes), COUNTS[a]) for a, b in pairs)
     return Published.of(classes, train, test)
 
 
-def _images(images: Blob, labels: Blob, classes: int) -> Images:
+def _images(images: Blob, labels: Blob, classes: int, count: int) -> Images:
     """Pictures and labels that belong together."""
     x, y = parse(images, 3), parse(labels, 1)
     if x.shape[1:] != (SIDE, SIDE):
         raise Refused(f"{images.where} holds images of {x.shape[1]}x{x.shape[2]}; expected {SIDE}x{SIDE}: {ADVICE}")
     if len(x) != len(y):
         raise Refused(f"{labels.where} holds {len(y)} labels for the {len(x)} images of {images.where.name}; {ADVICE}")
+    if len(x) != count:
+        raise Refused(f"{images.where} holds {len(x)} images; expected the published {count}: {ADVICE}")
     if y.max() >= classes:
         raise Refused(f"{labels.where} holds the label {int(y.max())}; expected 0 to {classes - 1}: {ADVICE}")
     return Images(x[:, None], y.long())
