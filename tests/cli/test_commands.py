@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 from PIL import Image
@@ -418,3 +419,8 @@ def test_a_bug_of_ours_is_told_apart(prunery, monkeypatch):
     ]
     assert "Traceback" in prunery("show", "conv6", "--debug").err
     assert os.environ.get("PRUNERY_DEBUG") is None
+
+
+def test_version():
+    done = subprocess.run([sys.executable, "-m", "prunery", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"prunery {metadata.version('prunery')}\n")

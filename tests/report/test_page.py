@@ -205,3 +205,13 @@ def test_text_and_lines_can_be_seen(side, ground):
     behind = SURFACES[ground][side]
     assert min(contrast(SURFACES[k][side], behind) for k in ("ink", "soft")) >= 4.5
     assert min(contrast(color, behind) for color in (LIGHT, DARK)[side]) >= 3
+
+
+def test_a_setting_of_one_step_is_not_said_of_all():
+    from prunery.report.records import _common, _settings
+    from prunery.spec import Data, Init, Train
+
+    specs = [Init(seed=1), Train(seed=3, data=Data(flip=True)), Train(data=Data(flip=True))]
+    assert _common(specs, [_settings(s) for s in specs]) == [["data.flip", "true"]]
+    alike = [Init(seed=3), Train(seed=3)]
+    assert _common(alike, [_settings(s) for s in alike]) == [["seed", "3"]]

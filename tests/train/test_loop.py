@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_ch
 
 def test_a_run_no_better_than_guessing_is_called_diverged(network, splits, work):
     _, facts = train(
-        network(), {}, splits, Train(data=splits.spec, batch=16, epochs=3, optimizer="adam", lr=50.0), work(), Ways()
+        network(), {}, splits, Train(data=splits.spec, batch=16, epochs=24, optimizer="adam", lr=50.0), work(), Ways()
     )
     assert facts["diverged"]
 

@@ -10,10 +10,6 @@ from ..runs import conditions
 from .shown import data_sets
 
 EXTRAS = {
-    "onnxruntime": ("onnx", "compare with and export to ONNX Runtime"),
-    "openvino": ("openvino", "compare with and export to OpenVINO"),
-    "optuna": ("search", "search for networks with Optuna"),
-    "ray": ("ray", "spread sweeps over machines"),
     "tensorboard": ("tensorboard", "follow training in TensorBoard"),
     "datasets": ("hf", "read data sets from the Hugging Face hub"),
 }

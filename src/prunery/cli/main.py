@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from ..spec import Refused
@@ -13,6 +14,9 @@ from ..spec import Refused
 def main(words: list[str] | None = None) -> None:
     """Run one command and exit."""
     words = sys.argv[1:] if words is None else words
+    if words == ["--version"]:
+        print(f"prunery {version('prunery')}")
+        sys.exit(0)
     debug = "--debug" in words
     sys.exit(guarded(lambda: _invoke([w for w in words if w != "--debug"]), debug))
 

@@ -82,7 +82,7 @@ def gather(steps: list[Step]) -> Album:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
     files = ordered(with_ancestors(steps))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
-    common = _common(list(settings.values()))
+    common = _common([f.spec for f in files], list(settings.values()))
     shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
     records: list[Record] = []
     for file in files:
@@ -173,8 +173,8 @@ def _data(specs: list[Spec]) -> str:
 
 
 def _settings(spec: Spec) -> dict[str, str]:
-    """What was chosen, as key and text."""
-    return {k: _text(v) for k, v in _flat(chosen(spec))}
+    """What was chosen, as key and text; checksums are for machines and stand in the spec."""
+    return {k: _text(v) for k, v in _flat(chosen(spec)) if not k.endswith("sha256")}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -190,14 +190,15 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _common(settings: list[dict[str, str]]) -> list[list[str]]:
-    """Data, network and seed settings on which all steps that have them agree: said once instead of on every card."""
-    values: dict[str, set[str]] = defaultdict(set)
+def _common(specs: list[Spec], settings: list[dict[str, str]]) -> list[list[str]]:
+    """Data, network and seed settings that all steps with such a field chose alike: said once, not on every card."""
+    values: dict[str, list[str]] = defaultdict(list)
     for own in settings:
         for key, value in own.items():
-            values[key].add(value)
-    shared = [k for k, v in values.items() if len(v) == 1 and (k == "seed" or k.startswith(("data.", "model.")))]
-    return [[k, next(iter(values[k]))] for k in shared]
+            values[key].append(value)
+    able = {top: sum(hasattr(spec, top) for spec in specs) for top in ("data", "model", "seed")}
+    shared = [k for k, v in values.items() if len(set(v)) == 1 and len(v) == able.get(k.partition(".")[0])]
+    return [[k, values[k][0]] for k in shared]
 
 
 def _shorts(names: list[str]) -> dict[str, str]:

@@ -21,6 +21,8 @@ from .optim import optimizer, rate
 
 LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, and a GPU is not made to wait each step
 
+ENOUGH = 100  # steps after which a network that still only guesses is called diverged
+
 
 class Stopped(Exception):
     """The user asked for a stop; the checkpoint is written."""
@@ -282,13 +284,14 @@ def threads(number: int) -> Iterator[None]:
 def _facts(loop: Loop, work: Work) -> dict[str, Any]:
     """What the report says about the run."""
     classes = len(loop.splits.facts.classes)  # a network that only guesses has a loss of log(classes)
+    guesses = loop.facts["last_hits"] < 1.25 / classes
     return {
         "steps": loop.total,
         "early_stop_step": loop.facts["best_step"],
         "seconds": round(work.seconds(), 3),
         "images_per_second": round(loop.facts["images"] / max(work.seconds(), 1e-9), 1),
         "threads": torch.get_num_threads() if not loop.ways.threads else loop.ways.threads,
-        "diverged": loop.facts["last_loss"] > 0.98 * math.log(classes) and loop.facts["last_hits"] < 1.25 / classes,
+        "diverged": loop.total >= ENOUGH and loop.facts["last_loss"] > 0.98 * math.log(classes) and guesses,
     }
 
 
