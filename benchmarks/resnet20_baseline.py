@@ -1,9 +1,9 @@
 """The network that later work prunes: ResNet-20 on real CIFAR-10, at least 91 % of the test images.
 
 Carries out recipes/resnet20_cifar10.toml (what is in --runs already is not made again), opens the packed file as a
-stranger would, and measures it anew on all 10,000 test images. --quick measures the kept file alone. The recipe ends with
-its last weights, but its length was not blind to the test images: the warm restart of 14 epochs was added after the first
-36 had given 90.96 % of them (91.20 % on validation), short of the 91 % that was wanted.
+stranger would, and measures it anew on all 10,000 test images. --quick measures the kept file alone. The recipe
+ends with its last weights, but its length was not blind to the test images: the warm restart of 14 epochs was added
+after the first 36 had given 90.96 % of them (91.20 % on validation), short of the 91 % that was wanted.
 """
 
 import shutil
