@@ -8,9 +8,12 @@ PUBLIC = {
     "report": ("write_figures", "write_report"),
     "runs": ("Runs", "Step"),
     "spec": (
-        "Data", "Model", "Pack", "Prune", "Quantize", "Recipe", "Refused", "Train", "in_a_row", "read_recipe", "recipe",
+        "Data", "Factorise", "Model", "Pack", "Prune", "Quantize", "Recipe", "Refused", "Reset", "Shrink", "Train",
+        "in_a_row", "read_recipe", "recipe",
     ),
     "train": ("Ways",),
+    "pruning": ("factorise", "fold_batchnorm", "groups", "plain_", "to_torch_"),
+    "workbench": ("finetune", "load", "masks_of", "prune", "save", "shrink"),
 }  # fmt: skip
 """The public surface: what `from prunery import NAME` gives, and the room that it lives in."""
 ROOMS = {name: room for room, names in PUBLIC.items() for name in names}

@@ -9,11 +9,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import data, models, prune, quantize
-from .masks import prunable
+from . import data, models, pruning, quantize
+from .masks import ones, prunable
 from .measure import count, summary, totals
 from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
-from .spec import Data, Init, Model, Node, Pack, Prune, Quantize, Recipe, Refused, Spec, Train, build, plain, quote
+from .spec import (
+    Data,
+    Factorise,
+    Init,
+    Model,
+    Node,
+    Pack,
+    Prune,
+    Quantize,
+    Recipe,
+    Refused,
+    Reset,
+    Shrink,
+    Spec,
+    Train,
+    build,
+    plain,
+    quote,
+)  # fmt: skip
 from .train import Stopped, Ways, train
 from .train.loop import derived
 
@@ -56,7 +74,7 @@ def filled(recipe: Recipe, place: Place) -> Recipe:
 
 
 def _looked_at(spec: Spec, look: Callable[[Data], Data]) -> Spec:
-    return replace(spec, data=look(spec.data)) if isinstance(spec, Train | Prune | Quantize | Pack) else spec
+    return replace(spec, data=look(spec.data)) if hasattr(spec, "data") else spec  # type: ignore[call-arg]
 
 
 def _seen(spec: Data, root: Path) -> Data:
@@ -75,7 +93,9 @@ def _completed(spec: Spec, facts: data.Facts, labels: set[str], runs: Runs) -> S
     if isinstance(spec, Train) and spec.teacher and spec.teacher not in labels:
         if Path(spec.teacher).is_file():
             return replace(spec, teacher_sha256=_sum(spec.teacher, spec.teacher_sha256))
-        return replace(spec, teacher=_teaching(spec.teacher, runs))
+        return replace(spec, teacher=_named(spec.teacher, "train.teacher", "no file", runs))
+    if isinstance(spec, Reset) and spec.to not in ("fresh", *labels):
+        return replace(spec, to=_named(spec.to, "reset.to", "not fresh", runs))
     return spec
 
 
@@ -86,12 +106,12 @@ def _known(model: Model, facts: data.Facts) -> Model:
     return replace(model, input=facts.shape, classes=len(facts.classes), weights_sha256=weights, code_sha256=code)
 
 
-def _teaching(name: str, runs: Runs) -> str:
-    """The full name of the run that a teacher's name means."""
+def _named(name: str, key: str, other: str, runs: Runs) -> str:
+    """The full name of the run that a step's key means."""
     try:
         return runs.find(name).name
     except Refused as error:
-        raise Refused(f"train.teacher = {quote(name)} is no earlier step of the recipe and no file; {error}") from None
+        raise Refused(f"{key} = {quote(name)} is no earlier step of the recipe and {other}; {error}") from None
 
 
 def _sum(path: str, given: str) -> str:
@@ -112,17 +132,28 @@ def preflight(recipe: Recipe, place: Place) -> None:
         try:
             if isinstance(spec, Prune):
                 _prunes(spec, network, left[stage.label])
+            elif isinstance(spec, Shrink | Factorise | Reset) or getattr(spec, "sparse", "static") != "static":
+                left[stage.label] = {}
             if getattr(spec, "data", recipe.data) != recipe.data:
-                _fits(data.facts(spec.data, place.data), model, spec.data.name)  # type: ignore[attr-defined]
+                fits(data.facts(spec.data, place.data), model, spec.data.name)  # type: ignore[attr-defined]
             if isinstance(spec, Train) and spec.teacher not in ("", *left):
-                _fits(data.facts(spec.data, place.data), _origin(spec.teacher, place)[2], f"the teacher {spec.teacher}")
+                fits(data.facts(spec.data, place.data), _origin(spec.teacher, place)[2], f"the teacher {spec.teacher}")
         except Refused as error:
             raise Refused(f"step {stage.label}: {error}") from None
 
 
 def _prunes(spec: Prune, network: nn.Module, left: dict[tuple[str, ...], float]) -> None:
     """A density that is still there to be had; known for steps that count the same layers."""
-    prunable(network, spec.exclude)
+    pruning.eligible(network, spec)
+    if (
+        (spec.structure, spec.budget) != ("weight", "units")
+        or spec.scope == "table"
+        or spec.layers
+        or spec.keep_first
+        or spec.keep_last
+    ):
+        left.clear()
+        return
     there = left.get(spec.exclude, 1.0)
     if spec.density > there:
         raise Refused(
@@ -131,7 +162,7 @@ def _prunes(spec: Prune, network: nn.Module, left: dict[tuple[str, ...], float])
     left[spec.exclude] = spec.density
 
 
-def _fits(facts: data.Facts, model: Model, what: str) -> None:
+def fits(facts: data.Facts, model: Model, what: str) -> None:
     """Images and classes as the network has them."""
     if (facts.shape, len(facts.classes)) != (model.input, model.classes):
         seen = f"the images are {_size(facts.shape)} of {len(facts.classes)} classes"
@@ -156,6 +187,8 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
     try:
         model = build(Model, about["model"])
         network = skeleton(model)
+        if "architecture" in about:
+            models.reshape_(network, about["architecture"])
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
     models.fit(network, state.weights, str(path))
@@ -179,16 +212,24 @@ def make(node: Node, place: Place, work: Work) -> None:
         return _init(node, place, work)
     assert node.parent is not None
     network, state, model = network_of(Step(place.runs.path(node.parent)))
-    about = {"model": plain(model), "step": node.name}
     splits = images(node.spec.data, place.data, place.ways.device)  # type: ignore[attr-defined]
-    state, facts = MAKERS[type(node.spec)](node.spec, network, state, splits, place, work)
+    state, facts = MAKERS[type(node.spec)](node.spec, Given(network, state, splits, place, work, node))
+    network = facts.pop("network", network)
     network.load_state_dict(state.weights)
+    about = {"model": plain(model), "step": node.name, **_architecture(network, model)}
     work.save(state, about)
     if isinstance(node.spec, Pack):
         write_tensors(work.folder / PACKED, pack(state, node.spec.values == "float16"), about)
-    measured = summary(network.to(place.ways.device), state.masks, splits.facts.shape, splits)
+    wanted = splits if getattr(node.spec, "measure", True) else None
+    measured = summary(network.to(place.ways.device), state.masks, splits.facts.shape, wanted)
     file = PACKED if isinstance(node.spec, Pack) else WEIGHTS
     return work.result(measured | facts | {"bytes": (work.folder / file).stat().st_size})
+
+
+def _architecture(network: nn.Module, model: Model) -> dict[str, Any]:
+    """What surgery has made of the network, for its file to say; nothing where it is as it was built."""
+    now = models.describe(network)
+    return {"architecture": now} if now != models.describe(skeleton(model)) else {}
 
 
 def _root(node: Node) -> Init:
@@ -215,13 +256,42 @@ def _masks(model: Model, network: nn.Module) -> dict[str, torch.Tensor]:
     return {n: m for n, m in found.items() if n in own and own[n].shape == m.shape}
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a step starts from and where it works."""
+
+    network: nn.Module
+    state: State
+    splits: data.Splits
+    place: Place
+    work: Work
+    node: Node
+
+    @property
+    def example(self) -> torch.Tensor:
+        """Two inputs of the right shape, to trace and compare networks with."""
+        return data.inputs(self.splits.train.x[:2], self.splits)
+
+    @property
+    def first(self) -> Step:
+        """The chain's first step."""
+        return Step(self.place.runs.path(self.node.chain()[0]))
+
+
 Made = tuple[State, dict[str, Any]]
 
 
-def _train(spec: Train, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+def _train(spec: Train, given: Given) -> Made:
+    network, masks, place = given.network, given.state.masks, given.place
     teacher = teacher_of(spec, place) if spec.teacher else None
-    ways = replace(place.ways, threads=place.ways.threads or fitting_threads(network, spec, splits))
-    trained, facts = train(network, state.masks, splits, spec, work, ways, teacher)
+    threads = place.ways.threads or fitting_threads(network, spec, given.splits)
+    rewire = pruning.moving(spec) if spec.sparse != "static" else None
+    if rewire and spec.sparse == "gradual":
+        masks = ones(prunable(network)) | masks
+    elif rewire and not masks:
+        raise Refused(f'train.sparse = "{spec.sparse}" moves masks, and there are none; put a prune step before it')
+    ways = replace(place.ways, threads=threads)
+    trained, facts = train(network, masks, given.splits, spec, given.work, ways, teacher, rewire)
     return trained, {"train": facts}
 
 
@@ -236,11 +306,66 @@ def fitting_threads(network: nn.Module, spec: Train, splits: data.Splits) -> int
     return 1 if work < SMALL else torch.get_num_threads()
 
 
-def _prune(spec: Prune, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
+def _prune(spec: Prune, given: Given) -> Made:
     rng = torch.Generator().manual_seed(derived(spec.seed, "prune"))
-    weights = prunable(network, spec.exclude)
-    mask = prune.prune(weights, state.masks, spec.density, spec.criterion, spec.scope, rng)
-    return State(masked(state.weights, mask), state.masks | mask), {}
+    known = pruning.Known(looked_at(spec, given.splits), _initial(spec, given), _work(given))
+    mask, changed = pruning.pruned(given.network.cpu(), given.state.masks, spec, known, rng)
+    weights = given.state.weights | changed
+    return State(masked(weights, mask), mask), {}
+
+
+def looked_at(spec: Prune, splits: data.Splits) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Training images, unvaried, that criteria may look at: a choice of the seed's."""
+    rng = torch.Generator().manual_seed(derived(spec.seed, "images"))
+    chosen = torch.randperm(len(splits.train.y), generator=rng)[: spec.batches * spec.batch]
+    x, y = splits.train.x[chosen.to(splits.train.x.device)], splits.train.y[chosen.to(splits.train.y.device)]
+    pairs = zip(x.split(spec.batch), y.split(spec.batch), strict=True)
+    return [(data.inputs(a, splits).cpu(), b.cpu()) for a, b in pairs]
+
+
+def _initial(spec: Prune, given: Given) -> dict[str, torch.Tensor] | None:
+    """The chain's first weights, for criteria that compare with them."""
+    if "initial" not in pruning.CRITERIA[spec.criterion].needs:
+        return None
+    first, now = given.first.state().weights, given.state.weights
+    return {n: w for n, w in first.items() if n in now and now[n].shape == w.shape}
+
+
+def _work(given: Given) -> float:
+    """Multiply-adds of the layers of the network that the chain began with."""
+    network = skeleton(_root(given.node).model)
+    example = given.example[:1].cpu()
+    seen = pruning.collect(network, {"places", "shapes"}, [(example, torch.zeros(1, dtype=torch.int64))])
+    return pruning.work({}, seen)
+
+
+def _reset(spec: Reset, given: Given) -> Made:
+    masks = given.state.masks
+    if spec.to == "fresh":
+        model = replace(_root(given.node).model, weights="", weights_sha256="")
+        weights = models.build(model, spec.seed).state_dict()
+    else:
+        weights = given.place.runs.find(spec.to).state().weights
+    wrong = [n for n, w in given.state.weights.items() if n not in weights or weights[n].shape != w.shape]
+    if wrong:
+        raise Refused(
+            f"reset.to = {quote(spec.to)} has no weights of this shape for {wrong[0]}; reset before shrinking"
+        )
+    return State(masked(weights, masks), masks), {}
+
+
+def _shrink(spec: Shrink, given: Given) -> Made:
+    network, masks = pruning.shrink(given.network.cpu(), given.state.masks, given.example.cpu(), spec.multiple)
+    if spec.fold:
+        network = pruning.fold_batchnorm(network, given.example.cpu())
+    return State(network.state_dict(), masks), {"network": network}
+
+
+def _factorise(spec: Factorise, given: Given) -> Made:
+    network = pruning.factorise(given.network.cpu(), given.example.cpu(), layers=spec.layers, **{spec.by: spec.keep})
+    parameters = dict(network.named_parameters())
+    masks = {n: m for n, m in given.state.masks.items() if n in parameters and parameters[n].shape == m.shape}
+    return State(network.state_dict(), masks), {"network": network}
 
 
 def masked(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -248,13 +373,13 @@ def masked(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor]) -> d
     return weights | {n: weights[n].masked_fill(~m, 0) for n, m in mask.items()}
 
 
-def _quantize(spec: Quantize, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
-    rounded, scales = quantize.quantize(prunable(network), spec.bits, spec.per)
-    return State(state.weights | rounded, state.masks, scales), {}
+def _quantize(spec: Quantize, given: Given) -> Made:
+    rounded, scales = quantize.quantize(prunable(given.network), spec.bits, spec.per)
+    return State(given.state.weights | rounded, given.state.masks, scales), {}
 
 
-def _pack(spec: Pack, network: nn.Module, state: State, splits: data.Splits, place: Place, work: Work) -> Made:
-    return unpack(pack(state, spec.values == "float16")), {}
+def _pack(spec: Pack, given: Given) -> Made:
+    return unpack(pack(given.state, spec.values == "float16")), {}
 
 
 def _origin(name: str, place: Place) -> tuple[nn.Module, State, Model]:
@@ -262,7 +387,10 @@ def _origin(name: str, place: Place) -> tuple[nn.Module, State, Model]:
     return opened(Path(name)) if Path(name).is_file() else network_of(place.runs.find(name))
 
 
-MAKERS: dict[type[Spec], Callable[..., Made]] = {Train: _train, Prune: _prune, Quantize: _quantize, Pack: _pack}
+MAKERS: dict[type[Spec], Callable[..., Made]] = {
+    Train: _train, Prune: _prune, Reset: _reset, Shrink: _shrink, Factorise: _factorise, Quantize: _quantize,
+    Pack: _pack,
+}  # fmt: skip
 
 
 def teacher_of(spec: Train, place: Place) -> nn.Module:

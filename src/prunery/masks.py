@@ -20,6 +20,9 @@ def prunable(network: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Ten
     """
     uses = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
     layers = {f"{n}.weight" if n else "weight": m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
+    lazy = [n for n, m in layers.items() if isinstance(m.weight, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise Refused(f"{lazy[0].removesuffix('.weight')} has no size yet; run the network once on a batch first")
     names = {n: m for n, m in layers.items() if uses[id(m.weight)] == 1}
     _known(exclude, names)
     return {n: m.weight.detach() for n, m in names.items() if not any(_hits(n, p) for p in exclude)}
@@ -45,12 +48,16 @@ def ones(weights: dict[str, Tensor]) -> Mask:
 def apply_(weights: dict[str, Tensor], mask: Mask) -> None:
     """Set pruned weights to exactly +0, in place."""
     for name, kept in mask.items():
+        if name not in weights or weights[name].shape != kept.shape or kept.dtype != torch.bool:
+            there = f"weights of {list(weights[name].shape)}" if name in weights else "no such weights"
+            seen = f"the mask of {name} is {str(kept.dtype).removeprefix('torch.')} {list(kept.shape)} for {there}"
+            raise Refused(f"{seen}; expected a bool tensor of the weights' own shape")
         weights[name].masked_fill_(~kept.to(weights[name].device), 0)
 
 
 def kept(mask: Mask) -> int:
     """How many weights are left."""
-    return sum(int(m.sum()) for m in mask.values())
+    return sum(int(m.count_nonzero()) for m in mask.values())
 
 
 def size(mask: Mask) -> int:

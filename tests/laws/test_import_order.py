@@ -19,12 +19,13 @@ ORDER = [
     {"spec"},
     {"masks", "native"},
     {"runs"},
-    {"data", "models", "prune", "quantize"},
+    {"data", "models", "pruning", "quantize"},
     {"train"},
     {RUNTIME},
     {"engine"},
     {"measure"},
     {"chain"},
+    {"workbench", "compare"},
     {"tickets"},
     {"search", "report"},
     {"cli"},
@@ -38,7 +39,7 @@ ONLY = {
     RUNTIME: {"native", RUNTIME},
     "report": {"spec", "runs", "report"},
 }
-NEVER = {"train": {"prune"}}
+NEVER = {"train": {"pruning"}}
 TORCH = {"torch", "torchvision", "timm", "torch_pruning"}
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "base", "core"}
 
@@ -127,8 +128,8 @@ WRONG = [
     ("prunery.native", "from prunery import masks"),
     ("prunery.native.loader", "import torch"),
     ("prunery.data.digits", "from prunery.models import load"),
-    ("prunery.prune.erk", "from ..quantize.scales import fit"),
-    ("prunery.train.loop", "def f():\n    from ..prune import prune"),
+    ("prunery.pruning.erk", "from ..quantize.scales import fit"),
+    ("prunery.train.loop", "def f():\n    from ..pruning import prune"),
     ("prunery.train.loop", "def f():\n    import prunery.engine as e"),
     ("prunery.train.loop", "from ..engine.runtime import forward"),
     ("prunery.train.loop", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..cli import main"),

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from prunery.masks import prunable
-from prunery.prune import prune
+from prunery.pruning import prune
 from prunery.runs import Work
-from prunery.spec import Data, Refused, Train
+from prunery.spec import Data, Prune, Refused, Train
 from prunery.train import OPTIMIZERS, Stopped, Ways, evaluate, train
 from prunery.train import loop as loop_module
 from prunery.train.loop import Loop
@@ -44,7 +44,7 @@ def with_data(splits, spec):
 
 
 def half(network):
-    return prune(prunable(network), None, 0.5)
+    return prune(prunable(network), None, Prune(density=0.5))
 
 
 def same(a, b):

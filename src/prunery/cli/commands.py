@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runs import Step
-from ..spec import Data, Model, Recipe, Refused, Train, hints, read_recipe, recipe
+from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, read_recipe, recipe
 from .settings import (
     Board,
     DataFolder,
@@ -22,6 +22,7 @@ from .settings import (
     Where,
     place,
     setting,
+    shares,
     whole,
     with_options,
 )  # fmt: skip
@@ -102,6 +103,114 @@ def _settings(given: dict[str, Any]) -> list[str]:
 
 
 app.command()(with_options(train, Train, Data, Model, leave=NOT_OPTIONS))
+
+
+def prune(
+    what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    data: Annotated[str, typer.Option("--data", help="images to look at and to measure on")] = "digits",
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("pruned.safetensors"),
+    shrink: Annotated[bool, typer.Option("--shrink", help="remove what is dead: a really smaller network")] = False,
+    multiple: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="of --shrink: round widths up to a multiple of N")
+    ] = 1,
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+    **given: Any,
+) -> None:
+    """Prune a checkpoint, measure it before and after, write what is left; a pruning step's fields are options."""
+    from . import pruning, screen
+
+    how = _pruning(data, given, set)
+    if multiple < 1 or (multiple > 1 and not shrink):
+        raise Refused(f"--multiple = {multiple} is not allowed; expected 1 or more, together with --shrink")
+    found = pruning.prune_file(what, how, runs, data_dir, out, shrink, multiple)
+    screen.as_json(found) if json else screen.show(*pruning.told(found))
+
+
+def _pruning(data: str, given: dict[str, Any], set: list[str]) -> Prune:
+    """The pruning step that the options describe."""
+    settings = [setting(Prune, k, v) for k, v in given.items() if v is not None]
+    wanted = recipe({"data": {"name": data}, "step": [{"kind": "prune"}]}, [*settings, *set]).stages[-1].spec
+    assert isinstance(wanted, Prune)
+    return wanted
+
+
+PRUNE_NOT = (*NOT_OPTIONS, "layers")
+app.command()(with_options(prune, Prune, leave=PRUNE_NOT))
+
+
+@app.command()
+def sensitivity(
+    what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    data: Annotated[str, typer.Option("--data", help="images to measure on")] = "digits",
+    structure: Annotated[str, typer.Option(help="weight, filter, channel, coupled, 1x4")] = "weight",
+    criterion: Annotated[str, typer.Option(help="what makes a weight worth keeping")] = "magnitude",
+    densities: Annotated[str, typer.Option(help="densities to try, one layer at a time")] = "0.75,0.5,0.25,0.1",
+    images: Annotated[int, typer.Option(parser=whole, metavar="N", help="validation images to measure on")] = 1000,
+    figure: Annotated[Path | None, typer.Option(help="folder for the figure as SVG and PNG")] = None,
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """What each layer bears: accuracy with one layer at a time pruned to several densities."""
+    from . import pruning, screen
+
+    if images < 1:
+        raise Refused(f"--images = {images} is not allowed; expected 1 or more")
+    batch = min(images, 250)
+    given = {"structure": structure, "criterion": criterion, "batch": str(batch), "batches": str(-(-images // batch))}
+    how = _pruning(data, given, set)
+    found = pruning.sensitivity(what, how, shares(densities, "--densities"), runs, data_dir, figure)
+    screen.as_json(found) if json else screen.show(*pruning.sensitivity_table(found))
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe whose last step is labelled retrain")],
+    methods: Annotated[
+        str, typer.Option(help="names with commas; --methods list shows them")
+    ] = "global,han,random,li,thinet",
+    densities: Annotated[
+        str, typer.Option(help="shares to keep: of weights, or of multiply-adds for structured methods")
+    ] = "0.5,0.2,0.1,0.05",
+    seeds: Annotated[int, typer.Option(parser=whole, metavar="N", help="repeat with this many seeds")] = 1,
+    parts: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="parts of the network that li and thinet work through")
+    ] = 4,
+    out: Annotated[Path, typer.Option(help="folder for the table, the rows and the figure")] = Path("comparison"),
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    device: Device = "auto",
+    threads: Threads = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Many methods, one network, the same retraining: a table and a figure with error bars."""
+    from .. import compare as room
+    from ..pruning import METHODS
+    from ..report import as_markdown, comparison_cells
+    from . import pruning, screen
+
+    if methods == "list":
+        return screen.show(
+            *(f"{name:16} {' '.join((method.__doc__ or '').split())}" for name, method in METHODS.items())
+        )
+    if seeds < 1 or parts < 1:
+        raise Refused(f"--seeds = {seeds} and --parts = {parts} are not allowed; expected 1 or more of each")
+    wanted = room.Wanted(
+        tuple(m.strip() for m in methods.split(",") if m.strip()), shares(densities, "--densities"), parts
+    )
+    recipes = [read_recipe(file, [f"seed={seed}", *set]) for seed in range(seeds)]
+    with place(Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)) as there:
+        rows = pruning.comparison(recipes, wanted, there, out)
+    if json:
+        return screen.as_json(rows)
+    return screen.show(as_markdown(comparison_cells(rows)), "", f"rows, table and figure: {out}")
 
 
 @app.command()

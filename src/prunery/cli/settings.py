@@ -27,6 +27,21 @@ def real(text: str) -> float:
     return _parsed(float, text, "a number")
 
 
+def shares(text: str, option: str) -> tuple[float, ...]:
+    """0.5,0.2 as numbers above 0 and at most 1."""
+    found = []
+    for part in (p.strip() for p in text.split(",")):
+        try:
+            found.append(float(part))
+        except ValueError:
+            raise Refused(
+                f"{option}: {quote(part)} is no number; expected shares with commas, such as 0.5,0.2"
+            ) from None
+        if not 0 < found[-1] <= 1:
+            raise Refused(f"{option}: {part} is not allowed; expected above 0 and at most 1")
+    return tuple(found)
+
+
 def _parsed(kind: Callable[[str], Any], text: str, expected: str) -> Any:
     try:
         return kind(text)

@@ -1,8 +1,9 @@
 """Names to networks: the briefs' own, those of torchvision and timm, and the user's; with their first weights."""
 
+from .architecture import describe, reshape_
 from .build import MODELS, build, default_input
 from .own import own_file
 from .shadow import probe
 from .weights import fit, read_weights
 
-__all__ = ["MODELS", "build", "default_input", "fit", "own_file", "probe", "read_weights"]
+__all__ = ["MODELS", "build", "default_input", "describe", "fit", "own_file", "probe", "read_weights", "reshape_"]

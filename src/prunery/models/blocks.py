@@ -51,6 +51,12 @@ class ConvReLUPool(nn.Conv2d):
             return "torch"
         return "native" if wanted or self._pays(x) else "torch"
 
+    def apart(self) -> nn.Sequential:
+        """The same layer as plain ones, over the same weights."""
+        plain = nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, padding=self.padding, bias=False)  # type: ignore[arg-type]
+        plain.weight, plain.bias = self.weight, self.bias
+        return nn.Sequential(plain, nn.ReLU(), nn.MaxPool2d(self.pool))
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pool={self.pool}"
 

@@ -54,15 +54,18 @@ def _unwrap(found: Any, path: Path) -> dict[str, Tensor]:
     return found
 
 
-def fit(network: nn.Module, tensors: dict[str, Tensor], source: str) -> list[str]:
-    """Load in place, all or nothing; the report says what was loaded and which new head keeps its own weights."""
+def fit(network: nn.Module, tensors: dict[str, Tensor], source: str, head: bool = True) -> list[str]:
+    """Load in place, all or nothing; the report says what was loaded and which new head keeps its own weights.
+
+    Without `head` every layer must fit.
+    """
     own = network.state_dict()
     # Files from before PyTorch 0.4.1, torchvision's among them, do not count the batches that normalisation has seen.
     missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in tensors if k not in own]
     shapes = [k for k in own if k in tensors and own[k].shape != tensors[k].shape]
-    head = _head(network, own, tensors, shapes)
-    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": [] if head else shapes}
+    new_head = _head(network, own, tensors, shapes) if head else ""
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": [] if new_head else shapes}
     if any(wrong.values()):
         parts = [f"{len(keys)} {what} ({_first(keys, own, tensors)})" for what, keys in wrong.items() if keys]
         raise Refused(f"{source} does not fit: {'; '.join(parts)}; expected the weights of this network")
@@ -70,7 +73,7 @@ def fit(network: nn.Module, tensors: dict[str, Tensor], source: str) -> list[str
     with torch.no_grad():
         for key in own.keys() & tensors.keys() - set(shapes):
             own[key].copy_(tensors[key])
-    return _report(own, tensors, shapes, head, source)
+    return _report(own, tensors, shapes, new_head, source)
 
 
 def _head(network: nn.Module, own: dict[str, Tensor], tensors: dict[str, Tensor], shapes: list[str]) -> str:

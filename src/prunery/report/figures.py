@@ -42,11 +42,11 @@ def write_figures(steps: list[Step], folder: Path) -> list[Path]:
         warnings.filterwarnings("ignore", message="Glyph")  # a layer's name may be in any script; the font knows some
         for name, draw in FIGURES.items():
             figure = draw(album)
-            paths += _save(figure, folder, name) if figure else []
+            paths += save(figure, folder, name) if figure else []
     return paths
 
 
-def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """Without dates and versions, so that equal figures are equal files."""
     about: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
     paths = []

@@ -34,9 +34,9 @@ def unpack(packed: "dict[str, Tensor]") -> State:
     return state
 
 
-def read_state(path: Path) -> tuple[State, dict[str, Any]]:
-    """The state in a file, compact or not, and what the file says of it."""
-    tensors, about = read_tensors(path)
+def read_state(path: Path, sealed: bool = False) -> tuple[State, dict[str, Any]]:
+    """The state in a file, compact or not, and what the file says of it; `sealed` files must have a checksum."""
+    tensors, about = read_tensors(path, sealed)
     compact = any(k.startswith(VALUES) for k in tensors)
     try:
         return (unpack(tensors) if compact else State.of(tensors)), about

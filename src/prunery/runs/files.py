@@ -93,20 +93,53 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", about: dict[str, Any
     from safetensors.torch import save
 
     flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_file(path, save(flat, {"prunery": json.dumps(about or {})}))
+    text = json.dumps(about or {})
+    write_file(path, _in_order(save(flat, {"prunery": text, "sha256": seal(text, flat)})))
 
 
-def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """The tensors of a safetensors file and what its header says about them."""
+def _in_order(data: bytes) -> bytes:
+    """The same file with its texts by name: safetensors keeps them in a table whose order is another in each process."""
+    (length,) = struct.unpack_from("<Q", data)
+    head = json.loads(data[8 : 8 + length])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    words = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    words += b" " * (-len(words) % 8)
+    return b"".join((struct.pack("<Q", len(words)), words, memoryview(data)[8 + length :]))
+
+
+def seal(text: str, tensors: "dict[str, Tensor]") -> str:
+    """SHA-256 over what the header says and every tensor with its name, type and shape."""
+    import torch
+
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        digest.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
+        if t.numel():
+            digest.update(t.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path, sealed: bool = False) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """The tensors of a safetensors file and what its header says about them.
+
+    A checksum in the header must be right; files from before there was one are read unless `sealed` asks for it.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         data = path.read_bytes()
-        return load(data), header(data)
+        tensors, words = load(data), _words(data)
+        given = words.get("sha256")
+        if given is None and sealed and "format" in header(data):
+            raise ValueError("its checksum is missing")
+        if given is not None and given != seal(words.get("prunery", "{}"), tensors):
+            raise ValueError("its checksum does not fit what it holds")
+        return tensors, header(data)
     except FileNotFoundError:
         raise Refused(f"{path} does not exist; expected a .safetensors file") from None
-    except (SafetensorError, ValueError, OSError, struct.error) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError, struct.error) as error:
         raise Refused(f"{path} is not a whole safetensors file ({_short(error)}); make or copy it again") from None
 
 
@@ -123,11 +156,15 @@ def checksum(path: Path) -> str:
         raise Refused(f"{path} cannot be read ({error.strerror}); expected a file that can be read") from None
 
 
+def _words(data: bytes) -> dict[str, str]:
+    """The texts in the header."""
+    (length,) = struct.unpack_from("<Q", data)
+    return json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+
+
 def header(data: bytes) -> dict[str, Any]:
     """The `about` of `write_tensors`; empty for a file that others wrote."""
-    (length,) = struct.unpack_from("<Q", data)
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    about = json.loads(metadata.get("prunery", "{}"))
+    about = json.loads(_words(data).get("prunery", "{}"))
     if not isinstance(about, dict):
         raise ValueError(f"its header says {type(about).__name__} where a table is expected")
     return about

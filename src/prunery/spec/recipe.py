@@ -11,7 +11,7 @@ from .changes import apply, table
 from .check import check
 from .errors import Refused, choose, quote
 from .names import Node
-from .steps import STEPS, Data, Init, Model, Spec, Train, hints
+from .steps import STEPS, Data, Init, Model, Reset, Spec, Train, hints
 from .toml import build, read_toml
 
 WORD = re.compile(r"[\w-]+")
@@ -54,6 +54,8 @@ class Recipe:
             spec = stage.spec
             if isinstance(spec, Train) and spec.teacher in found:
                 spec = replace(spec, teacher=found[spec.teacher].name)
+            if isinstance(spec, Reset) and spec.to in found:
+                spec = replace(spec, to=found[spec.to].name)
             found[stage.label] = Node(spec, found.get(stage.after))
         return found
 
@@ -128,10 +130,12 @@ def _stages(entries: list[dict[str, Any]], top: dict[str, Any]) -> list[Stage]:
 
 
 def _teacher(spec: Spec, later: list[str], where: str) -> None:
-    """Nobody learns from a step that is not made yet."""
+    """Nobody learns from, or goes back to, a step that is not made yet."""
     if isinstance(spec, Train) and spec.teacher in later:
         seen = f"teacher = {quote(spec.teacher)} comes no earlier than this step"
         raise Refused(f"{where}: {seen}; put the teacher's step first")
+    if isinstance(spec, Reset) and spec.to in later:
+        raise Refused(f"{where}: to = {quote(spec.to)} comes no earlier than this step; put that step first")
 
 
 def _step(entry: dict[str, Any], top: dict[str, Any], where: str) -> Spec:

@@ -186,6 +186,21 @@ class Train(Spec):
     """weights to end with: the last ones, or those at the smallest validation loss"""
     seed: Whole = 0
     """seed of the data order, augmentation and dropout"""
+    sparse: Literal["static", "set", "rigl", "gradual"] = "static"
+    """what training does to the masks: nothing; drop the smallest weights and grow others at random (SET) or where the
+    gradient is largest (RigL), as many as before; or prune by magnitude to `density` on the way, on a cubic curve"""
+    sparse_every: Count = 100
+    """steps between changes of the masks"""
+    sparse_share: Share = 0.3
+    """of set and rigl: share of each layer's weights that is moved at first; falls to nothing along a cosine"""
+    sparse_until: Share = 0.75
+    """share of the steps after which the masks stay"""
+    density: Density = 0.1
+    """of gradual: the share of the prunable weights that is left in the end"""
+    bn_l1: NotNegative = 0.0
+    """weight of the sum of batch normalisation's absolute scales in the loss (network slimming)"""
+    measure: bool = True
+    """evaluate the result; false for a step on the way to another"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,6 +210,10 @@ class Train(Spec):
             raise Refused("train.nesterov = true needs momentum; set train.momentum above 0, or nesterov = false")
         if self.steps is not None:  # then epochs say nothing, and must not change the name
             object.__setattr__(self, "epochs", 10.0)
+        if self.sparse != "static" and self.keep == "best":
+            raise Refused(
+                'train.keep = "best" would end with weights of older masks; expected keep = "last" with train.sparse'
+            )
         if self.keep == "best" and self.data.validation == 0:
             raise Refused('train.keep = "best" needs validation images, data.validation is 0; expected 1 or more')
 
@@ -207,15 +226,130 @@ class Prune(Spec):
     data: Data = Data()
     """images to measure the result on"""
     density: Density = 0.1
-    """share of the prunable weights that are kept, of all layers that are not excluded"""
-    criterion: Literal["magnitude", "random"] = "magnitude"
+    """share that is kept of the weights (or filters, channels, blocks) of all layers that are not excluded; with the
+    budget multiply_adds, of the first network's work"""
+    criterion: Literal[
+        "magnitude", "random", "l1", "l2", "snip", "taylor", "movement", "grasp", "synflow", "activation", "apoz",
+        "wanda", "bn_scale", "thinet", "large_final", "small_final", "large_init", "small_init",
+        "large_init_large_final",
+        "small_init_small_final", "magnitude_increase", "distance", "large_final_same_sign",
+    ] = "magnitude"  # fmt: skip
     """what makes a weight worth keeping"""
-    scope: Literal["global", "layer"] = "global"
-    """rank all weights together, or each layer on its own"""
+    scope: Literal["global", "layer", "uniform", "erk", "lamp", "flops", "sensitivity", "table"] = "global"
+    """rank all together; the same share of each layer; that but the first layer whole; Erdos-Renyi-kernel; LAMP; by
+    what a weight's work costs; as each layer bears it; or as `table` says"""
     exclude: tuple[str, ...] = ()
     """layers that are left whole: names or patterns such as fc*"""
     seed: Whole = 0
-    """of the random criterion"""
+    """of the random criterion, and of the images and places that are sampled"""
+    structure: Literal["weight", "filter", "channel", "coupled", "1x4", "2:4", "1:4", "4:8", "1:2"] = "weight"
+    """what goes together: single weights; a layer's filters or input channels; channels with all layers that share
+    them, so that they can be removed; four neighbouring input channels; or N of every M of them stay"""
+    budget: Literal["units", "multiply_adds"] = "units"
+    """what density is a share of"""
+    table: tuple[str, ...] = ()
+    """of scope table: layers and their densities, such as conv*=0.5"""
+    layers: tuple[str, ...] = ()
+    """prune only these now (the scope counts the others all the same); all when empty"""
+    keep_first: bool = False
+    """leave the first layer whole, as if excluded"""
+    keep_last: bool = False
+    """leave the last layer whole, as if excluded"""
+    allow_empty: bool = False
+    """a layer may lose everything"""
+    schedule: Literal["oneshot", "geometric", "cubic", "linear"] = "oneshot"
+    """densities of the rounds, if there are several"""
+    rounds: Count = 1
+    """prune in so many rounds, looking at the network anew before each (SynFlow: geometric, 100)"""
+    batches: Count = 8
+    """batches of training images that data-driven criteria look at"""
+    batch: Count = 64
+    """images in each"""
+    reweight: bool = True
+    """of thinet: scale what is kept by least squares"""
+    measure: bool = True
+    """evaluate the result; false for a step on the way to another"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if ":" in self.structure:  # the structure says the density itself
+            n, m = map(int, self.structure.split(":"))
+            if self.density not in (n / m, 0.1):
+                seen = f"prune.density = {self.density:g} contradicts structure {self.structure}"
+                raise Refused(f"{seen}; expected {n / m:g}, or leave it out")
+            object.__setattr__(self, "density", n / m)
+        if (self.scope == "table") != bool(self.table):
+            raise Refused(
+                'prune.table and scope = "table" go together; expected entries such as "conv*=0.5", or another scope'
+            )
+        for entry in self.table:
+            _entry(entry)
+        if self.rounds > 1 and self.schedule == "oneshot":
+            raise Refused(
+                f'prune.rounds = {self.rounds} needs a schedule; expected schedule = "geometric", cubic or linear'
+            )
+        if self.criterion == "thinet" and self.structure != "coupled":
+            raise Refused(
+                'prune.criterion = "thinet" judges channels that other layers read; expected structure = "coupled"'
+            )
+        if self.structure not in ("weight",) and self.scope == "lamp":
+            raise Refused('prune.scope = "lamp" ranks single weights; expected structure = "weight"')
+
+
+def _entry(entry: str) -> None:
+    """One line of prune.table."""
+    pattern, equals, text = entry.rpartition("=")
+    try:
+        density = float(text)
+    except ValueError:
+        density = 0.0
+    if not equals or not pattern or not 0 < density <= 1:
+        raise Refused(f"prune.table: {quote(entry)} is not allowed; expected LAYER=DENSITY, above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrink(Spec):
+    """Removes what masks have killed: a really smaller network with equal outputs."""
+
+    kind: ClassVar[str] = "shrink"
+    data: Data = Data()
+    """images to measure the result on"""
+    multiple: Count = 1
+    """round widths up to a multiple of this, with channels that would have gone"""
+    fold: bool = False
+    """fold batch normalisation into the layers before it, without loss; ends training of the usual kind"""
+    measure: bool = True
+    """evaluate the result; false for a step on the way to another"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorise(Spec):
+    """Layers into products of smaller ones: truncated SVD for linear layers, Tucker-2 for convolutions."""
+
+    kind: ClassVar[str] = "factorise"
+    data: Data = Data()
+    """images to measure the result on"""
+    by: Literal["multiply_adds", "energy", "rank"] = "multiply_adds"
+    """what `keep` is a share of: the network's work, each layer's squared singular values, or the full rank"""
+    keep: Density = 0.5
+    """the share that stays"""
+    layers: tuple[str, ...] = ("*",)
+    """which layers: names or patterns"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reset(Spec):
+    """Masks stay, weights go back: to an earlier step's, or to freshly drawn ones."""
+
+    kind: ClassVar[str] = "reset"
+    data: Data = Data()
+    """images to measure the result on"""
+    to: str = "init"
+    """an earlier step (its label or name) whose weights to take; or fresh: drawn anew from the seed"""
+    seed: Whole = 0
+    """of fresh weights"""
+    measure: bool = True
+    """evaluate the result; false for a step on the way to another"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,4 +376,4 @@ class Pack(Spec):
     """how kept weights are stored where they are not quantised; outputs are measured with what was stored"""
 
 
-STEPS: dict[str, type[Spec]] = {cls.kind: cls for cls in (Init, Train, Prune, Quantize, Pack)}
+STEPS: dict[str, type[Spec]] = {cls.kind: cls for cls in (Init, Train, Prune, Reset, Shrink, Factorise, Quantize, Pack)}

@@ -24,6 +24,12 @@ LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, 
 ENOUGH = 100  # steps after which a network that still only guesses is called diverged
 
 
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+Rewire = Callable[[float, int, dict[str, Tensor], dict[str, Tensor], Mask], Mask | None]
+"""(share of the moving time that is over, step, weights, gradients, masks) -> other masks, or None where they stay"""
+
+
 class Stopped(Exception):
     """The user asked for a stop; the checkpoint is written."""
 
@@ -75,24 +81,55 @@ def derived(seed: int, purpose: str) -> int:
 class Loop:
     """A training run between two of its steps."""
 
-    def __init__(self, network: nn.Module, mask: Mask, splits: Splits, spec: Train, ways: Ways) -> None:
+    def __init__(
+        self, network: nn.Module, mask: Mask, splits: Splits, spec: Train, ways: Ways, rewire: "Rewire | None" = None
+    ) -> None:
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         self.network = network.to(ways.device, memory_format=layout).train()  # type: ignore[call-overload]
         self.spec, self.ways, self.splits = spec, ways, splits
         self.stream = Stream(splits, spec.batch, spec.seed)
         self.total = total_steps(spec, self.stream.steps_per_epoch)
         self.optimizer = optimizer(network, spec)
-        named = dict(network.named_parameters())
-        self.masked: list[Tensor] = [named[k] for k in mask]
-        self.keeps = [
-            m.to(ways.device, named[k].dtype).contiguous(memory_format=_layout(named[k])) for k, m in mask.items()
-        ]
-        apply_({k: named[k].data for k in mask}, mask)
+        self.rewire = rewire
+        self.average: dict[str, Tensor] = {}
+        self.wear(mask)
+        self.scales = [m.weight for m in network.modules() if isinstance(m, NORMS) and m.weight is not None]
         self.average = _copies(network) if spec.ema else {}
         self.best: dict[str, Tensor] = {}
         self.tally, self.step = Tally(), 0
         self.facts: dict[str, Any] = {"best_loss": None, "best_step": None}
         self.facts |= {"last_loss": 0.0, "last_hits": 1.0, "images": 0}
+
+    def wear(self, mask: Mask) -> None:
+        """Put masks on: outside of them, weights, their moments and averages are zero from now on."""
+        named = dict(self.network.named_parameters())
+        self.mask = mask
+        self.masked: list[Tensor] = [named[k] for k in mask]
+        self.keeps = [
+            m.to(self.ways.device, named[k].dtype).contiguous(memory_format=_layout(named[k])) for k, m in mask.items()
+        ]
+        apply_({k: named[k].data for k in mask}, mask)
+        for weight, keep in zip(self.masked, self.keeps, strict=True):
+            for moment in self.optimizer.state.get(weight, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == keep.shape:
+                    moment.mul_(keep)
+        for name in mask.keys() & self.average.keys():
+            self.average[name].mul_(mask[name].to(self.ways.device))
+
+    def rewired(self) -> bool:
+        """Where masks are to change at this step: changed, with the gradients in hand; then no weight is stepped."""
+        last = min(round(self.spec.sparse_until * self.total), self.total - 1)  # gradual pruning must come to its end
+        due = self.step == last or (0 < self.step < last and self.step % self.spec.sparse_every == 0)
+        if self.rewire is None or not due:
+            return False
+        named = dict(self.network.named_parameters())
+        grads = {n: p.grad for n, p in named.items() if p.grad is not None}
+        done = self.step / last if last else 1.0
+        new = self.rewire(done, self.step, {n: p.detach() for n, p in named.items()}, grads, self.mask)
+        if new is None:
+            return False
+        self.wear(new)
+        return True
 
     def run(self, work: Work, teacher: nn.Module | None) -> None:
         """From where the checkpoint left off to the last step."""
@@ -125,7 +162,8 @@ class Loop:
             loss, logits = loss_of_step(x, y, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.update()
+        if not self.rewired():
+            self.update()
         self.step += 1
         self.tally.add(loss, logits, y)
         self.ways.tick({"step": self.step, "total": self.total, "images": len(y), "loss": self.tally.recent[-1]})
@@ -135,6 +173,10 @@ class Loop:
         if self.masked:
             pairs = [(p.grad, k) for p, k in zip(self.masked, self.keeps, strict=True) if p.grad is not None]
             torch._foreach_mul_([g for g, _ in pairs], [k for _, k in pairs])
+        if self.spec.bn_l1:
+            for scale in self.scales:
+                assert scale.grad is not None
+                scale.grad.add_(scale.detach().sign(), alpha=self.spec.bn_l1)
         if self.spec.clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
         self.optimizer.step()
@@ -207,7 +249,9 @@ class Loop:
     def kept(self) -> dict[str, Tensor]:
         """The weights to end with."""
         with self.averaged():
-            return self.best or _copies(self.network)
+            weights = self.best or _copies(self.network)
+        apply_(weights, self.mask)
+        return weights
 
     def save(self, work: Work) -> None:
         """Everything that the rest of the run depends on."""
@@ -215,6 +259,7 @@ class Loop:
         self.probe()
         parts = {"net": self.network.state_dict(), "opt": _moments(self.optimizer), "ema": self.average}
         parts |= {"best": self.best, "rng": _random_states(self.ways.device), "tally": _tallied(self.tally)}
+        parts |= {"mask": self.mask} if self.rewire else {}
         tensors = {f"{part}:{k}": v for part, group in parts.items() for k, v in group.items()}
         work.checkpoint(tensors, {"step": self.step, "facts": self.facts, "tally": _counts(self.tally)})
 
@@ -222,6 +267,8 @@ class Loop:
         """The inverse of `save`; afterwards the run cannot tell that it was ever interrupted."""
         part = lambda name: {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ":")}  # noqa: E731
         self.network.load_state_dict(part("net"))
+        if self.rewire:
+            self.wear(part("mask"))
         _load_moments(self.optimizer, part("opt"))
         self.average = {k: v.to(self.ways.device) for k, v in part("ema").items()}
         self.best = {k: v.to(self.ways.device) for k, v in part("best").items()}
@@ -239,13 +286,14 @@ def train(
     work: Work,
     ways: Ways,
     teacher: nn.Module | None = None,
+    rewire: "Rewire | None" = None,
 ) -> tuple[State, dict[str, Any]]:
     """Trained weights and the facts of the run; resumes from the work folder's checkpoint where there is one."""
     devices = [torch.device(ways.device)] if ways.device.startswith("cuda") else []
     with torch.random.fork_rng(devices), threads(ways.threads):
         # Dropout and its kin draw from the global stream; it is ours inside this block and the caller's again after it.
         torch.manual_seed(derived(spec.seed, "dropout"))
-        loop = Loop(network, mask, splits, spec, ways)
+        loop = Loop(network, mask, splits, spec, ways, rewire)
         found = work.restore()
         if found:
             loop.restore(*found)
@@ -255,7 +303,7 @@ def train(
         work.notes |= {"threads": torch.get_num_threads(), "device": ways.device}
     weights = loop.kept()
     network.load_state_dict(weights)
-    return State(weights, dict(mask)), _facts(loop, work)
+    return State(weights, {n: m.cpu() for n, m in loop.mask.items()}), _facts(loop, work)
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""`prunery prune`, `sensitivity` and `compare`: what they do behind their options."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import chain, compare, data, pruning, report, workbench
+from ..measure import count, totals
+from ..runs import ENV, Runs, State
+from ..spec import STEPS, Data, Model, Prune, Recipe, Refused, quote
+from ..train import evaluate
+from ..train.loop import derived
+
+
+def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
+    """A checkpoint or a finished run."""
+    if Path(what).is_file():
+        return chain.opened(Path(what))
+    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or (Path(what) / ENV).is_file():
+        return chain.network_of(Runs(runs).find(what))
+    raise Refused(
+        f"{quote(what)} is no file and no run; expected a checkpoint (runs/NAME/weights.safetensors) or a run's name"
+    )
+
+
+def first_weights(what: str, runs: Path) -> dict[str, torch.Tensor] | None:
+    """The weights that a run's chain began with; a lone file does not know them."""
+    return None if Path(what).is_file() else Runs(runs).find(what).chain()[0].state().weights
+
+
+def images(spec: Data, root: Path, model: Model) -> data.Splits:
+    """The images, once they fit the network."""
+    found = data.load(spec, root, "cpu")
+    chain.fits(found.facts, model, spec.name)
+    return found
+
+
+def prune_file(what: str, how: Prune, runs: Path, root: Path, out: Path, small: bool, multiple: int) -> dict[str, Any]:
+    """Prune a checkpoint, measure before and after, and write what is left."""
+    network, state, model = opened(what, runs)
+    splits = images(how.data, root, model)
+    before = _worth(network, state.masks, splits)
+    rng = torch.Generator().manual_seed(derived(how.seed, "prune"))
+    work = pruning.work({}, pruning.collect(network, {"places", "shapes"}, chain.looked_at(how, splits)[:1]))
+    known = pruning.Known(chain.looked_at(how, splits), first_weights(what, runs), work)
+    mask, changed = pruning.pruned(network, state.masks, how, known, rng)
+    network.load_state_dict(chain.masked(state.weights | changed, mask))
+    if small:
+        network, mask = pruning.shrink(network, mask, data.inputs(splits.train.x[:2], splits), multiple)
+    network.prunery_model = model  # type: ignore[assignment]
+    after = _worth(network, mask, splits)
+    workbench.save(network, out, mask)
+    return {"file": str(out), "bytes": out.stat().st_size, "before": before, "after": after}
+
+
+def _worth(network: torch.nn.Module, mask: dict[str, torch.Tensor], splits: data.Splits) -> dict[str, Any]:
+    sums = totals(count(network, splits.facts.shape, masks=mask))  # type: ignore[arg-type]
+    test = evaluate(network, splits.test, splits)
+    kept = {k: sums[k] for k in ("parameters", "kept_parameters", "multiply_adds", "kept_multiply_adds", "density")}
+    return kept | {"test": test and test.as_dict()}
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """Before and after in a few lines."""
+    lines = []
+    for when in ("before", "after"):
+        r = found[when]
+        test = f"test accuracy {r['test']['accuracy']:.2%} ± {r['test']['standard_error']:.2%}, " if r["test"] else ""
+        sizes = f"{r['kept_parameters']:,} parameters, {r['kept_multiply_adds']:,} multiply-adds"
+        lines.append(f"{when:7} {test}{sizes}, density {r['density']:.2%}")
+    return [*lines, f"written  {found['file']} ({found['bytes']:,} bytes)"]
+
+
+def sensitivity(
+    what: str, how: Prune, tried: tuple[float, ...], runs: Path, root: Path, figure: Path | None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Loss and accuracy on validation images with one layer at a time pruned."""
+    network, state, model = opened(what, runs)
+    splits = images(how.data, root, model)
+    batches = _held_out(how, splits)
+    rng = torch.Generator().manual_seed(derived(how.seed, "prune"))
+    known = pruning.Known(batches, first_weights(what, runs))
+    trials = pruning.alone(network.eval(), state.masks, how, known, tried, rng)
+    found = {n: {f"{d:g}": {"loss": v[0], "accuracy": v[1]} for d, v in ds.items()} for n, ds in trials.items()}
+    if figure:
+        report.write_sensitivity(found, figure)
+    return found
+
+
+def _held_out(how: Prune, splits: data.Splits) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Validation images; training images where none are held out."""
+    part = splits.validation if len(splits.validation.y) else splits.train
+    x, y = part.x[: how.batches * how.batch], part.y[: how.batches * how.batch]
+    pairs = zip(x.split(how.batch), y.split(how.batch), strict=True)
+    return [(data.inputs(a, splits), b) for a, b in pairs]
+
+
+def sensitivity_table(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """A layer a line, its accuracy at each density."""
+    whole = found[""]["1"]
+    densities = list(next(v for n, v in found.items() if n))
+    width = max(12, *(len(n) for n in found))
+    lines = [f"{'layer':{width}} " + " ".join(f"{float(d):>8.0%}" for d in densities)]
+    for name, values in found.items():
+        if name:
+            row = " ".join(f"{values[d]['accuracy']:>8.2%}" for d in densities)
+            lines.append(f"{name.removesuffix('.weight'):{width}} {row}")
+    return [
+        *lines,
+        f"untouched: {whole['accuracy']:.2%} of the images looked at (validation images, one layer pruned at a time)",
+    ]
+
+
+def comparison(recipes: list[Recipe], wanted: compare.Wanted, there: Any, out: Path) -> list[dict[str, Any]]:
+    """Every seed's rows; what is finished is written after each seed, so that nothing waits for the last."""
+    rows: list[dict[str, Any]] = []
+    for seed, recipe in enumerate(recipes):
+        rows += compare.compare(recipe, wanted, there, seed)
+        report.write_comparison(rows, out)
+    return rows

@@ -1,0 +1,309 @@
+"""Laws of pruning a whole network that is really looked at: every criterion, structure, scope and schedule, on data."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prunery.masks import apply_, prunable
+from prunery.measure import count, totals
+from prunery.pruning import CRITERIA, SCHEDULES, SCOPES, STRUCTURES, Known, alone, groups, pruned
+from prunery.pruning.thinet import kept_units
+from prunery.pruning.whole import eligible
+from prunery.spec import Prune, Refused
+
+
+def rng(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+class Net(nn.Module):
+    """Two normalised convolutions, one with a way around it, and two linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.b, self.norm_b = nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
+        self.c, self.norm_c = nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.relus = nn.ModuleList(nn.ReLU() for _ in range(4))
+        self.fc, self.head = nn.Linear(8, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        x = self.relus[0](self.norm_a(self.a(x)))
+        x = self.relus[1](self.norm_b(self.b(x)) + x[..., ::2, ::2])
+        x = self.relus[2](self.norm_c(self.c(x)))
+        return self.head(self.relus[3](self.fc(x.mean((2, 3)))))
+
+
+def made(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Net().eval()
+        for norm in (network.norm_a, network.norm_b, network.norm_c):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.2)
+            norm.running_var.uniform_(0.3, 1.0)
+        return network
+
+
+BATCHES = [(torch.randn(16, 3, 8, 8, generator=rng(s)), torch.arange(16) % 4) for s in (1, 2)]
+FIRST = {n: w + 0.3 * torch.randn(w.shape, generator=rng(4)) for n, w in prunable(made()).items()}
+KNOWN = Known(BATCHES, FIRST)
+COUPLED = groups(made(), BATCHES[0][0])
+PLAIN = tuple(STRUCTURES)
+NORMED = ("fc", "head")
+"""layers that no normalisation reads"""
+
+
+def asked(density, criterion="magnitude", structure="weight", scope="global", **more):
+    if criterion == "bn_scale":
+        more["exclude"] = NORMED
+    if scope == "table":
+        more["table"] = (f"*={density}",)
+    return Prune(density=density, criterion=criterion, structure=structure, scope=scope, **more)
+
+
+def counts(mask, how):
+    """Kept and all units of each layer (or group) that may be pruned; and no unit is cut through."""
+    weights = eligible(made(), how)
+    if how.structure == "coupled":
+        free = [g for g in COUPLED if not g.protected and set(g.makers) <= set(weights)]
+        for g in free:
+            for part in g.slices:
+                if part.role in ("out", "bias", "norm") and part.parameter in mask:
+                    rows = mask[part.parameter].movedim(part.axis, 0)[part.places.flatten()].reshape(g.units, -1)
+                    assert torch.equal(rows.any(1), kept_units(g, mask)), part
+        return {g.name: (int(kept_units(g, mask).sum()), g.units) for g in free}
+    split = STRUCTURES[how.structure].split
+    return {n: (int((split(mask[n]).float().sum(1) > 0).sum()), len(split(mask[n]))) for n in weights}
+
+
+def exact(mask, how):
+    """Whether a mask keeps what was asked for, to the unit."""
+    found = counts(mask, how)
+    if how.scope in ("layer", "table"):
+        return all(k == max(1, round(how.density * n)) for k, n in found.values())
+    total = sum(n for _, n in found.values())
+    return sum(k for k, _ in found.values()) == max(len(found), round(how.density * total))
+
+
+def result(how, network=None, mask=None):
+    return pruned(network or made(), mask or {}, how, KNOWN, rng())
+
+
+BY_CRITERION = [(c, s, "global") for c in CRITERIA if c != "thinet" for s in (*PLAIN, "coupled")]
+BY_CRITERION += [("thinet", "coupled", "layer"), ("thinet", "coupled", "sensitivity"), ("thinet", "coupled", "table")]
+BY_SCOPE = [(c, st, sc) for c in ("taylor", "l2") for st in (*PLAIN, "coupled") for sc in SCOPES
+            if sc != "global" and (sc != "lamp" or st == "weight")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("criterion", "structure", "scope"), BY_CRITERION + BY_SCOPE)
+def test_counts_are_exact_and_pruned_stays_pruned(criterion, structure, scope):
+    high, low = (0.95, 0.8) if scope == "uniform" else (0.7, 0.4)
+    first, changed = result(asked(high, criterion, structure, scope))
+    assert exact(first, asked(high, criterion, structure, scope))
+    network = made()
+    named = dict(network.named_parameters())
+    for n, w in changed.items():
+        named[n].data.copy_(w)
+    apply_({n: named[n].data for n in first}, first)
+    second, _ = result(asked(low, criterion, structure, scope), network, first)
+    assert exact(second, asked(low, criterion, structure, scope))
+    assert all(not (second[n] & ~first[n]).any() for n in first)
+    assert bool(changed) == (criterion == "thinet")
+
+
+@pytest.mark.parametrize("structure", ["2:4", "1:4", "4:8", "1:2"])
+@pytest.mark.parametrize("criterion", ["magnitude", "snip", "wanda"])
+def test_n_of_m_of_a_network(criterion, structure):
+    mask, _ = result(Prune(criterion=criterion, structure=structure))
+    n, m = map(int, structure.split(":"))
+    for name in prunable(made()):
+        rows = mask[name].movedim(1, -1).reshape(-1, mask[name].shape[1])
+        for start in range(0, rows.shape[1], m):
+            run = rows[:, start : start + m]
+            assert (run.sum(1) == min(n, run.shape[1])).all()
+
+
+@pytest.mark.parametrize("structure", ["weight", "filter", "1x4", "coupled"])
+@pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s != "oneshot"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_rounds_end_exactly_at_the_target(structure, schedule, scope):
+    how = asked(0.3, "snip", structure, scope, schedule=schedule, rounds=4)
+    mask, _ = result(how)
+    assert exact(mask, how)
+    again, _ = result(asked(0.2, "snip", structure, scope, schedule=schedule, rounds=3), mask=mask)
+    assert exact(again, asked(0.2, "snip", structure, scope))
+    assert all(not (again[n] & ~mask[n]).any() for n in mask)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.1), (0.5, 0.5), (0.3, 1e-4)])
+def test_schedules_fall_and_end_where_they_must(schedule, start, end):
+    for rounds in (1, 2, 7, 100):
+        densities = SCHEDULES[schedule](start, end, rounds)
+        assert densities[-1] == end
+        assert len(densities) == (1 if schedule == "oneshot" else rounds)
+        assert all(end <= later <= earlier <= start for earlier, later in zip(densities, densities[1:], strict=False))
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "erk"])
+@pytest.mark.parametrize("structure", ["filter", "channel", "weight", "coupled"])
+def test_rounds_begin_at_what_is_left_of_the_units_themselves(scope, structure):
+    """Most filters are gone and most weights are not: a first round in shares of the weights would bring filters back."""
+    first, _ = result(Prune(structure=structure, scope="table", table=("a*=0.1", "fc=0.2")))
+    left = counts(first, asked(0.5, structure=structure))
+    share = sum(k for k, _ in left.values()) / sum(n for _, n in left.values())
+    how = asked(min(k / n for k, n in left.values()) if scope == "layer" else share * 0.9,
+                structure=structure, scope=scope, schedule="geometric", rounds=6)  # fmt: skip
+    mask, _ = result(how, mask=first)
+    assert exact(mask, how)
+
+
+def test_rounds_look_anew():
+    """Synaptic flow prunes whole layers when it looks but once (Tanaka et al., figure 3); in many rounds it does not."""
+    mask, _ = result(asked(0.1, "synflow", schedule="geometric", rounds=30))
+    once, _ = result(asked(0.1, "synflow"))
+    assert any(not torch.equal(mask[n], once[n]) for n in mask)
+    network = made()
+    apply_({n: p.data for n, p in network.named_parameters()}, mask)
+    assert all(p.abs().sum() > 0 for n, p in network.named_parameters() if n in mask)
+
+
+def multiply_adds(mask, network=None):
+    return totals(count(network or made(), (3, 8, 8), masks=mask))
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "erk", "flops", "sensitivity"])
+@pytest.mark.parametrize("structure", ["weight", "filter", "coupled"])
+def test_a_budget_of_multiply_adds_is_met_from_below(structure, scope):
+    how = asked(0.5, structure=structure, scope=scope, budget="multiply_adds")
+    mask, _ = result(how)
+    found = multiply_adds(mask)
+    most = max(p.numel() // len(p) for p in prunable(made()).values()) * 64 * (3 if structure == "coupled" else 1)
+    step = 64 if structure == "weight" else most
+    more = step * (len(counts(mask, how)) if scope == "layer" else 1)
+    assert 0.5 * found["multiply_adds"] - more <= found["kept_multiply_adds"] <= 0.5 * found["multiply_adds"]
+
+
+def test_a_budget_is_a_share_of_the_work_that_there_was_at_first():
+    full = multiply_adds({})["multiply_adds"]
+    how = asked(0.25, budget="multiply_adds")
+    mask, _ = pruned(made(), {}, how, Known(BATCHES, full=2.0 * full), rng())
+    assert 0.49 * full < multiply_adds(mask)["kept_multiply_adds"] <= 0.5 * full
+    rounds, _ = pruned(made(), {}, asked(0.25, budget="multiply_adds", schedule="linear", rounds=3),
+                       Known(BATCHES, full=2.0 * full), rng())  # fmt: skip
+    assert 0.49 * full < multiply_adds(rounds)["kept_multiply_adds"] <= 0.5 * full
+
+
+@pytest.mark.parametrize("structure", ["weight", "coupled"])
+def test_the_first_and_the_last_layer_stay_whole_when_asked(structure):
+    mask, _ = result(asked(0.4, structure=structure, keep_first=True, keep_last=True))
+    assert mask.get("a.weight", torch.ones(1)).all()
+    if structure == "weight":
+        assert set(mask) == {"b.weight", "c.weight", "fc.weight"}
+    assert exact(mask, asked(0.4, structure=structure, keep_first=True, keep_last=True))
+
+
+def test_the_channels_of_the_last_layer_are_the_answers_and_stay():
+    mask, _ = result(asked(0.3, structure="coupled"))
+    assert mask["head.weight"].any(1).all()
+    assert mask.get("head.bias", torch.ones(4)).all()
+
+
+def test_the_network_that_is_judged_stays_as_it_was():
+    network = made().train()
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    result(asked(0.3, "snip", "coupled", schedule="geometric", rounds=2), network)
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+    assert all(m.training for m in network.modules())
+
+
+def test_the_same_seed_gives_the_same_mask():
+    masks = [pruned(made(), {}, asked(0.5, "random"), KNOWN, rng(s))[0] for s in (1, 1, 2)]
+    assert all(torch.equal(masks[0][n], masks[1][n]) for n in masks[0])
+    assert any(not torch.equal(masks[0][n], masks[2][n]) for n in masks[0])
+
+
+@pytest.mark.parametrize("structure", ["weight", "filter", "coupled"])
+@pytest.mark.parametrize("scope", ["global", "table"])
+def test_alone_prunes_one_layer_at_a_time(structure, scope):
+    how = asked(0.5, structure=structure, scope=scope)
+    found = alone(made(), {}, how, KNOWN, (0.5, 0.25), rng())
+    assert set(found) - {""} == set(counts(result(asked(1.0, structure=structure))[0], how))
+    network = made()
+    mask, _ = result(Prune(structure=structure, scope="table", table=("c*=0.5",)))
+    apply_({n: p.data for n, p in network.named_parameters()}, mask)
+    name = "c" if structure == "coupled" else "c.weight"
+    x, y = (torch.cat(parts) for parts in zip(*BATCHES, strict=True))
+    with torch.no_grad():
+        assert found[name][0.5][0] == pytest.approx(float(F.cross_entropy(network(x), y)), rel=1e-5)
+        assert found[""][1.0][0] == pytest.approx(float(F.cross_entropy(made()(x), y)), rel=1e-5)
+
+
+class Idle(Net):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Linear(5, 5)
+
+
+class Upward(nn.Module):
+    """A transposed convolution: its axes are the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.up, self.norm_up = nn.ConvTranspose2d(6, 4, 2, stride=2), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.head(F.relu(self.norm_up(self.up(F.relu(self.norm(self.a(x)))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("structure", ["weight", "filter", "coupled"])
+@pytest.mark.parametrize("criterion", [c for c in CRITERIA if c != "thinet"])
+def test_transposed_convolutions_are_judged_by_every_criterion(criterion, structure):
+    network = Upward().eval()
+    exclude = ("head",) if criterion == "bn_scale" else ()
+    first = {n: torch.randn(w.shape) for n, w in prunable(network).items()}
+    how = Prune(criterion=criterion, structure=structure, density=0.5, exclude=exclude)
+    mask, _ = pruned(network, {}, how, Known(BATCHES, first), rng())
+    if structure == "coupled":
+        kept = [kept_units(g, mask) for g in groups(network, BATCHES[0][0]) if not g.protected]
+        assert sum(int(k.sum()) for k in kept) == 5
+
+
+REFUSED = [
+    ("no data for gradients", Net, asked(0.5, "snip"), [], "grad must be seen on data"),
+    ("no data for coupled channels", Net, asked(0.5, structure="coupled"), [], "expected data, or an example"),
+    ("no data for sensitivity", Net, asked(0.5, scope="sensitivity"), [], "sensitivity must be seen on data"),
+    ("no data for thinet", Net, asked(0.5, "thinet", "coupled", "layer"), [], "expected data, or an example"),
+    ("no data for a budget", Net, asked(0.5, budget="multiply_adds"), [], "places must be seen on data"),
+    ("a layer that never runs", Idle, asked(0.5, "snip"), BATCHES, "idle shows no gradient; exclude it"),
+    ("a layer that never runs, by what comes in", Idle, asked(0.5, "wanda"), BATCHES, "idle shows no inputs; exclude it"),
+    ("no coupled channels", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), asked(0.5, structure="coupled"), BATCHES,
+     "no channels of this network can go"),
+    ("no coupled channels for thinet", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
+     asked(0.5, "thinet", "coupled", "layer"), BATCHES, "no channels of this network can go"),
+    ("no prunable layer", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), asked(0.5), BATCHES, "no prunable layer"),
+    ("no prunable layer in rounds", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()),
+     asked(0.5, schedule="linear", rounds=2), BATCHES, "no prunable layer"),
+    ("no prunable layer, coupled", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), asked(0.5, structure="coupled"), BATCHES,
+     "no prunable layer"),
+    ("only a first layer", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), asked(0.5, keep_first=True), BATCHES,
+     "leave no layer to prune"),
+    ("no normalisation", Net, Prune(criterion="bn_scale", density=0.5), BATCHES, "no batch normalisation behind it"),
+    ("no first weights", Net, asked(0.5, "distance"), BATCHES, "compares with the first weights"),
+    ("an order within layers", Net, asked(0.5, "thinet", "coupled", "global"), BATCHES, "compares layers, which thinet"),
+    ("too little work", Net, asked(0.001, structure="coupled", budget="multiply_adds"), BATCHES, "cannot be reached"),
+    ("a pattern that means nothing", Net, asked(0.5, layers=("nope",)), BATCHES, '"nope" meets no layer'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "how", "batches", "text"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_what_cannot_be_is_refused_in_one_line(make, how, batches, text):
+    with pytest.raises(Refused, match=text) as refusal:
+        pruned(copy.deepcopy(make()).eval(), {}, how, Known(batches), rng())
+    assert "\n" not in str(refusal.value)
