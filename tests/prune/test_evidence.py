@@ -1,4 +1,4 @@
-"""Laws of what is seen of a network: against autograd, finite differences and sums by hand; the network stays as it was."""
+"""Laws of what is seen of a network: against autograd, finite differences and sums by hand; nothing of it changes."""
 
 import copy
 
@@ -136,7 +136,7 @@ def test_curvature_is_the_mean_of_the_batches():
 
 
 def test_flow_of_two_layers_by_hand():
-    """R = 1 |W2| |W1| 1: through a weight of the first flows what leaves its unit, through one of the second what comes."""
+    """R = 1 |W2| |W1| 1: through a weight of the first flows what leaves its unit, of the second what comes."""
     network = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
     found = COLLECTORS["flow"](network, [(random(2, 4), torch.zeros(2))])
     first, second = (network[i].weight.detach().abs() for i in (0, 2))
@@ -145,7 +145,7 @@ def test_flow_of_two_layers_by_hand():
 
 
 def test_flow_is_conserved():
-    """Without biases as much flows through each layer, and out of each unit as much as came in (Tanaka et al., theorem 1)."""
+    """Without biases as much flows through each layer, and out of a unit as came in (Tanaka et al., theorem 1)."""
     layers = [conv(3, 6, bias=False), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 8, bias=False), nn.ReLU()]
     network = Net(*layers, width=8)
     network.head.bias = None
@@ -213,7 +213,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_value_stands_at_the_weights_that_it_speaks_of(name):
-    """Silencing an input silences what `inputs` says of the weights that read it; so with outputs and the rows of weights."""
+    """Silencing an input silences what `inputs` says of the weights that read it, and of no others."""
     layer, shape = copy.deepcopy(LAYERS[name][0]), LAYERS[name][1]
     layer.bias.data.zero_()
     network = nn.Sequential(layer)
@@ -328,7 +328,8 @@ PLACES = {
     "resnet20": (ours("resnet20", 3, 16, 16), (3, 16, 16)),
     "strided": (lambda: Net(conv(3, 4, 5, stride=2), conv(4, 5, 3, stride=(1, 3), padding=0), width=5), (3, 17, 15)),
     "dilated": (lambda: Net(conv(3, 4, 3, dilation=2), width=4), (3, 9, 9)),
-    "same": (lambda: Net(nn.Conv2d(3, 4, (2, 5), padding="same", dilation=2), conv(4, 4, 3, padding="valid"), width=4), (3, 9, 8)),
+    "same": (lambda: Net(nn.Conv2d(3, 4, (2, 5), padding="same", dilation=2), width=4), (3, 9, 8)),
+    "valid": (lambda: Net(conv(3, 4, padding="valid"), width=4), (3, 9, 8)),
     "in groups": (lambda: Net(conv(3, 6), conv(6, 6, groups=6), conv(6, 4, groups=2), width=4), (3, 8, 8)),
     "transposed": (lambda: Net(nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1), width=4), (3, 5, 6)),
     "several at once": (Patches, (3, 8, 8)),
@@ -368,6 +369,6 @@ def test_losses_are_those_of_the_masked_networks_and_nothing_is_left_of_the_tria
 def test_what_cannot_be_seen_is_refused():
     with pytest.raises(Refused, match="grad, inputs must be seen on data; expected batches"):
         collect(chain(), {"grad", "inputs"}, [])
-    with pytest.raises(Refused, match="compares with the first weights; expected them"):
+    with pytest.raises(Refused, match="first weights"):
         collect(chain(), {"initial"}, BATCHES)
     assert set(collect(chain(), {"shapes"}, [])["shapes"]) == {n for n, _ in chain().named_parameters()}

@@ -1,4 +1,4 @@
-"""ThiNet's parts against what they stand for: explicit sums, every order tried, least squares on the samples themselves."""
+"""ThiNet's parts against what they stand for: explicit sums, every order tried, least squares on the samples."""
 
 import copy
 import itertools
@@ -212,7 +212,7 @@ def test_of_two_equal_channels_read_alike_the_ones_weight_doubles(name):
 
 @pytest.mark.parametrize("name", ["convolution", "flatten"])
 def test_what_two_layers_lost_is_made_good_one_after_the_other(name):
-    """The second layer's factors are found behind the first one as it now is, not with its gone channels still there."""
+    """The second layer's factors are found behind the first one as it now is, without the channels that have gone."""
     network = made(name)
     with torch.no_grad():
         for layer, after in (("a", "b"), ("b", "c" if name == "flatten" else "head")):
@@ -235,6 +235,31 @@ def test_what_two_layers_lost_is_made_good_one_after_the_other(name):
     apply_({n: p.data for n, p in named.items()}, mask)
     assert len(found) == 2
     assert difference(network, smaller) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["convolution", "flatten", "residual"])
+def test_each_layer_is_judged_behind_those_that_were_pruned_before_it(name):
+    """Factors of both layers at once are those of the second after the first was really pruned."""
+    network = made(name)
+    coupled = [g for g in groups(network, BATCHES[0][0][:1]) if not g.protected]
+    shapes = {n: tuple(p.shape) for n, p in network.named_parameters()}
+    mask = {n: torch.ones(s, dtype=torch.bool) for n, s in shapes.items()}
+    twin, draw, wanted = copy.deepcopy(network), rng(), {}
+    named = dict(twin.named_parameters())
+    for group in coupled:
+        keep = torch.arange(group.units) % 3 != 1
+        found = room.reweighted(twin, group, keep, BATCHES, draw)
+        for n, w in found.items():
+            named[n].data.copy_(w)
+        gone = unit_mask(group, keep, shapes)
+        apply_({n: named[n].data for n in gone}, gone)
+        wanted |= found
+        mask |= {n: m & mask[n] for n, m in gone.items()}
+    at_once = whole._reweighted(network, {}, mask, asked(0.5), Known(BATCHES), coupled, rng())
+    assert len(coupled) > 1
+    assert at_once.keys() == wanted.keys()
+    for n, w in wanted.items():
+        torch.testing.assert_close(at_once[n] * mask[n], w * mask[n])
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -292,7 +317,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_readers_that_it_cannot_judge_are_refused_in_one_line(name):
-    with pytest.raises(Refused, match=r"^thinet: b, which reads a, is a Conv.*: exclude a, or use criterion l1$"):
+    with pytest.raises(Refused, match=r"^thinet: b reads a and is a Conv.*: exclude a, or use criterion l1$"):
         thinned(Net(row, **UNFIT[name]).eval(), asked(0.5))
 
 

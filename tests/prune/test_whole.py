@@ -1,6 +1,7 @@
 """Laws of pruning a whole network that is really looked at: every criterion, structure, scope and schedule, on data."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -146,13 +147,13 @@ def test_schedules_fall_and_end_where_they_must(schedule, start, end):
         densities = SCHEDULES[schedule](start, end, rounds)
         assert densities[-1] == end
         assert len(densities) == (1 if schedule == "oneshot" else rounds)
-        assert all(end <= later <= earlier <= start for earlier, later in zip(densities, densities[1:], strict=False))
+        assert all(end <= later <= earlier <= start for earlier, later in pairwise(densities))
 
 
 @pytest.mark.parametrize("scope", ["global", "layer", "erk"])
 @pytest.mark.parametrize("structure", ["filter", "channel", "weight", "coupled"])
 def test_rounds_begin_at_what_is_left_of_the_units_themselves(scope, structure):
-    """Most filters are gone and most weights are not: a first round in shares of the weights would bring filters back."""
+    """Most filters are gone, most weights are not: a first round in shares of the weights would bring filters back."""
     first, _ = result(Prune(structure=structure, scope="table", table=("a*=0.1", "fc=0.2")))
     left = counts(first, asked(0.5, structure=structure))
     share = sum(k for k, _ in left.values()) / sum(n for _, n in left.values())
@@ -163,7 +164,7 @@ def test_rounds_begin_at_what_is_left_of_the_units_themselves(scope, structure):
 
 
 def test_rounds_look_anew():
-    """Synaptic flow prunes whole layers when it looks but once (Tanaka et al., figure 3); in many rounds it does not."""
+    """Synaptic flow prunes whole layers when it looks but once (Tanaka et al., figure 3), not so in many rounds."""
     mask, _ = result(asked(0.1, "synflow", schedule="geometric", rounds=30))
     once, _ = result(asked(0.1, "synflow"))
     assert any(not torch.equal(mask[n], once[n]) for n in mask)
@@ -282,21 +283,21 @@ REFUSED = [
     ("no data for thinet", Net, asked(0.5, "thinet", "coupled", "layer"), [], "expected data, or an example"),
     ("no data for a budget", Net, asked(0.5, budget="multiply_adds"), [], "places must be seen on data"),
     ("a layer that never runs", Idle, asked(0.5, "snip"), BATCHES, "idle shows no gradient; exclude it"),
-    ("a layer that never runs, by what comes in", Idle, asked(0.5, "wanda"), BATCHES, "idle shows no inputs; exclude it"),
-    ("no coupled channels", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), asked(0.5, structure="coupled"), BATCHES,
-     "no channels of this network can go"),
+    ("a layer that never reads", Idle, asked(0.5, "wanda"), BATCHES, "idle shows no inputs; exclude it"),
+    ("no coupled channels", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), asked(0.5, structure="coupled"),
+     BATCHES, "no channels of this network can go"),
     ("no coupled channels for thinet", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
      asked(0.5, "thinet", "coupled", "layer"), BATCHES, "no channels of this network can go"),
     ("no prunable layer", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), asked(0.5), BATCHES, "no prunable layer"),
     ("no prunable layer in rounds", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()),
      asked(0.5, schedule="linear", rounds=2), BATCHES, "no prunable layer"),
-    ("no prunable layer, coupled", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), asked(0.5, structure="coupled"), BATCHES,
-     "no prunable layer"),
+    ("no prunable layer, coupled", lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), asked(0.5, structure="coupled"),
+     BATCHES, "no prunable layer"),
     ("only a first layer", lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), asked(0.5, keep_first=True), BATCHES,
      "leave no layer to prune"),
     ("no normalisation", Net, Prune(criterion="bn_scale", density=0.5), BATCHES, "no batch normalisation behind it"),
-    ("no first weights", Net, asked(0.5, "distance"), BATCHES, "compares with the first weights"),
-    ("an order within layers", Net, asked(0.5, "thinet", "coupled", "global"), BATCHES, "compares layers, which thinet"),
+    ("no first weights", Net, asked(0.5, "distance"), BATCHES, "first weights"),
+    ("an order within layers", Net, asked(0.5, "thinet", "coupled", "global"), BATCHES, "compares layers"),
     ("too little work", Net, asked(0.001, structure="coupled", budget="multiply_adds"), BATCHES, "cannot be reached"),
     ("a pattern that means nothing", Net, asked(0.5, layers=("nope",)), BATCHES, '"nope" meets no layer'),
 ]  # fmt: skip

@@ -55,7 +55,7 @@ def prune_file(what: str, how: Prune, runs: Path, root: Path, out: Path, small: 
 
 
 def _worth(network: torch.nn.Module, mask: dict[str, torch.Tensor], splits: data.Splits) -> dict[str, Any]:
-    sums = totals(count(network, splits.facts.shape, masks=mask))  # type: ignore[arg-type]
+    sums = totals(count(network, splits.facts.shape, masks=mask))
     test = evaluate(network, splits.test, splits)
     kept = {k: sums[k] for k in ("parameters", "kept_parameters", "multiply_adds", "kept_multiply_adds", "density")}
     return kept | {"test": test and test.as_dict()}

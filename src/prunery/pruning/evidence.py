@@ -108,7 +108,7 @@ def flow(network: nn.Module, batches: Batches) -> Found:
     twin = copy.deepcopy(network).double().eval()
     for module in twin.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.forward = lambda x: x  # type: ignore[method-assign]
+            module.forward = lambda input: input  # type: ignore[method-assign]
     with torch.no_grad():
         for p in twin.parameters():
             p.abs_()
@@ -122,7 +122,8 @@ MOVING_RATE = 0.01
 
 def movement(network: nn.Module, batches: Batches) -> Found:
     """The sum of -w dL/dw over as many steps of plain gradient descent as there are batches, on a copy."""
-    twin, total = copy.deepcopy(network), {}
+    twin = copy.deepcopy(network)
+    total: Found = {}
     with _quiet(twin) as weights:
         for x, y in batches:
             for n, g in _gradients(_loss(twin, x, y), weights).items():
@@ -166,7 +167,7 @@ def _spread(network: nn.Module, found: Found, side: str) -> Found:
 
 def _placed(layer: nn.Module, values: Tensor, side: str) -> Tensor:
     """A transposed convolution has its axes the other way round, and behind the first those of one group only."""
-    rows, _, *window = layer.weight.shape  # type: ignore[union-attr,misc]
+    rows, _, *window = layer.weight.shape  # type: ignore[misc]
     if (side == "out") != isinstance(layer, nn.modules.conv._ConvTransposeNd):
         return values.view(-1, 1, *[1] * len(window))
     groups = getattr(layer, "groups", 1)
@@ -197,9 +198,10 @@ def _uses(module: nn.Module, x: Tensor) -> float:
         return images * math.prod(sides)
     if module.padding == "same":
         return images * math.prod(-(-n // s) for n, s in zip(sides, module.stride, strict=True))
-    padding = (0,) * len(sides) if module.padding == "valid" else module.padding
+    padding: Any = (0,) * len(sides) if module.padding == "valid" else module.padding
     each = zip(sides, padding, module.dilation, module.kernel_size, module.stride, strict=True)
-    return images * math.prod((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in each)  # type: ignore[operator]
+    outputs_: list[int] = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in each]
+    return images * math.prod(outputs_)
 
 
 def shapes(network: nn.Module, batches: Batches) -> Found:
@@ -229,10 +231,7 @@ def _watched(
 def _hooked(network: nn.Module, batches: Batches, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> None:
     """`note(name, layer, output, input)` at each call of each prunable layer."""
     names = {n: network.get_submodule(n.rpartition(".")[0]) for n in prunable(network)}
-    hooks = [
-        m.register_forward_hook(lambda m, x, y, n=n: note(n, m, y, x[0]))  # type: ignore[misc]
-        for n, m in names.items()
-    ]
+    hooks = [m.register_forward_hook(lambda m, x, y, n=n: note(n, m, y, x[0])) for n, m in names.items()]
     try:
         with _quiet(network), torch.no_grad():
             for x, _ in batches:

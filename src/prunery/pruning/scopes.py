@@ -83,6 +83,10 @@ def _shared(ranking: Ranking, shares: dict[str, float], total: int) -> dict[str,
         for n in order:
             if spare > 0 and counts[n] < left[n]:
                 counts[n], spare = counts[n] + 1, spare - 1
+    while spare < 0 and any(counts[n] > min(ranking.least, left[n]) for n in order):
+        for n in reversed(order):  # layers that were raised to the least they keep took from the others
+            if spare < 0 and counts[n] > min(ranking.least, left[n]):
+                counts[n], spare = counts[n] - 1, spare + 1
     return counts
 
 
@@ -152,7 +156,7 @@ def flops(ranking: Ranking, density: float) -> Kept:
 def sensitivity(ranking: Ranking, density: float) -> Kept:
     """Each layer as sparse as it can be until the loss rises by one common amount (Li et al., 1608.08710)."""
     total = round(density * ranking.units)
-    low, high = 0.0, max(float(c[:, 1].max()) for c in ranking.curves.values()) * 2 + 1e-6
+    low, high = 0.0, max(0.0, *(float(c[:, 1].max()) for c in ranking.curves.values())) * 2 + 2e-6
     for _ in range(60):
         middle = (low + high) / 2
         few = sum(_bearing(c, middle) * ranking.alive[n].numel() for n, c in ranking.curves.items()) <= total

@@ -46,8 +46,8 @@ def _readable(layers: dict[nn.Module, str], group: Group) -> None:
         if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
             kind = f"{type(layer).__name__}{' in groups' * (getattr(layer, 'groups', 1) > 1)}"
             raise Refused(
-                f"thinet: {name.removesuffix('.weight')}, reads {group.name} and is a {kind}; expected linear layers and "
-                f"plain 2-d convolutions: exclude {group.name}, or use criterion l1"
+                f"thinet: {name.removesuffix('.weight')} reads {group.name} and is a {kind}; expected linear layers "
+                f"and plain 2-d convolutions: exclude {group.name}, or use criterion l1"
             )
 
 

@@ -98,7 +98,7 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", about: dict[str, Any
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same file with its texts by name: safetensors keeps them in a table whose order is another in each process."""
+    """The same file with its texts by name: safetensors keeps them in a table whose order changes from run to run."""
     (length,) = struct.unpack_from("<Q", data)
     head = json.loads(data[8 : 8 + length])
     head["__metadata__"] = dict(sorted(head["__metadata__"].items()))

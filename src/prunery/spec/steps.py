@@ -278,6 +278,9 @@ class Prune(Spec):
                 seen = f"prune.density = {self.density:g} contradicts structure {self.structure}"
                 raise Refused(f"{seen}; expected {n / m:g}, or leave it out")
             object.__setattr__(self, "density", n / m)
+            if self.scope != "global" or self.rounds > 1 or self.budget != "units":
+                seen = f"prune.structure = {quote(self.structure)} fixes every count itself"
+                raise Refused(f"{seen}; leave out scope, budget and rounds")
         if (self.scope == "table") != bool(self.table):
             raise Refused(
                 'prune.table and scope = "table" go together; expected entries such as "conv*=0.5", or another scope'
