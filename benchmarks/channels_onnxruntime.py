@@ -45,19 +45,14 @@ STRETCH_MS = 60.0
 
 @dataclass
 class Facts:
-    """Where a network's time goes: by ONNX Runtime's profile, which is slower than the timed runs."""
+    """Where a network's time goes, by ONNX Runtime's profile: shares only, since profiling takes time of its own."""
 
     us: dict[str, float]
-    """microseconds of one run in convolutions, depthwise ones, matrix products, and all other operators"""
+    """microseconds in convolutions, depthwise ones, matrix products, and all other operators"""
     operators: int
     convolutions: int
     blocked: int
     """convolutions in ONNX Runtime's blocked layout of channels"""
-
-    @property
-    def each(self) -> float:
-        """Microseconds of an operator, on average."""
-        return sum(self.us.values()) / self.operators
 
     def share(self, kind: str) -> float:
         return self.us.get(kind, 0.0) / sum(self.us.values())
@@ -76,6 +71,8 @@ class Contestant:
     """multiply-adds by kind of operator"""
     uneven: int
     """convolutions whose number of outputs is no multiple of 8"""
+    megabytes: float
+    """of weights"""
 
     @property
     def label(self) -> str:
@@ -156,7 +153,7 @@ def contestant(network: nn.Module, x: Tensor, density: float, multiple: int) -> 
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     return Contestant(
         density, multiple, partial(session.run, None, feed), facts, difference, work(network, x),
-        sum(m.out_channels % 8 > 0 for m in convolutions),
+        sum(m.out_channels % 8 > 0 for m in convolutions), sum(p.numel() for p in network.parameters()) * 4e-6,
     )  # fmt: skip
 
 
@@ -169,7 +166,7 @@ def opened(path: Path, **more: Any) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def profiled(path: Path, x: Tensor, runs: int = 10) -> Facts:
+def profiled(path: Path, x: Tensor, runs: int = 21) -> Facts:
     """A profile of some runs behind a first one, and what became of the convolutions."""
     graph = path.with_name("optimised.onnx")
     more = {
@@ -184,8 +181,9 @@ def profiled(path: Path, x: Tensor, runs: int = 10) -> Facts:
     events = [e for e in events if e["name"].endswith("_kernel_time")]
     each = len(events) // (runs + 1)
     us: dict[str, float] = defaultdict(float)
-    for event in events[each:]:
-        us[kind_of(event["args"])] += event["dur"] / runs
+    for place in range(each):
+        # Another process may have had the processor in the middle of an operator: one such time outweighs all others.
+        us[kind_of(events[place]["args"])] += median(e["dur"] for e in events[each + place :: each])
     nodes = [n for n in onnx.load(graph, load_external_data=False).graph.node if n.op_type in ("Conv", "FusedConv")]
     return Facts(us, each, len(nodes), sum(n.domain.endswith("nchwc") for n in nodes))
 
@@ -210,7 +208,9 @@ def work(network: nn.Module, x: Tensor) -> dict[str, float]:
     return found
 
 
-Timed = list[tuple[Contestant, list[float], tuple[float, str]]]
+Result = tuple[Contestant, list[float], tuple[float, str]]
+"""a network, its milliseconds in each turn, and how many times faster than the dense one it is"""
+Timed = list[Result]
 
 
 def timed(made: list[Contestant], repeats: int) -> Timed:
@@ -267,37 +267,49 @@ layout. depthwise, other: shares of the profiled time in depthwise convolutions,
 def reasons(found: dict[str, Timed]) -> list[str]:
     """What the columns mean, and for each smaller network where multiply-adds and milliseconds part."""
     lines = [LEGEND]
-    for name, results in found.items():
-        dense = results[0][0]
-        lines += [f"- {name} at {c.label}: {why(dense, c, gain)}" for c, _, (gain, _) in results[1:]]
+    for name, (dense, *others) in found.items():
+        lines += [f"- {name} at {thin[0].label}: {why(dense, thin)}" for thin in others]
     return lines
 
 
-def why(dense: Contestant, thin: Contestant, gain: float) -> str:
+def why(dense: Result, thin: Result) -> str:
     """A sentence from measured facts alone."""
-    fewer = dense.multiply_adds / thin.multiply_adds
+    (whole, *_), (left, _, (gain, _)) = dense, thin
+    fewer = whole.multiply_adds / left.multiply_adds
     seen = f"{fewer:.2f} times fewer multiply-adds, {gain:.2f} times faster"
     if abs(gain / fewer - 1) < 0.1:
         return f"{seen}: they agree."
-    before, now = dense.facts, thin.facts
-    parts = []
+    before, now, parts = whole.facts, left.facts, []
     for kind, words in (("convolution", "ordinary convolutions"), ("product", "linear layers")):
-        if now.share(kind) >= 0.1:
-            rates = [c.work[kind] / c.facts.us[kind] / 1e3 for c in (dense, thin)]
-            parts.append(f"{words} do {rates[1]:.3g} multiply-adds a nanosecond (dense {rates[0]:.3g})")
+        if max(before.share(kind), now.share(kind)) >= 0.1:
+            parts.append(
+                f"{words} do {rate(thin, kind):.3g} multiply-adds a nanosecond (dense {rate(dense, kind):.3g})"
+            )
     if now.blocked / now.convolutions < before.blocked / before.convolutions:
-        left = f"{now.blocked} of {now.convolutions} convolutions"
-        parts.append(f"{left} keep the blocked layout, {thin.uneven} have uneven widths")
+        kept = f"{now.blocked} of {now.convolutions} convolutions"
+        parts.append(f"{kept} keep the blocked layout, {left.uneven} have uneven widths")
     if now.share("depthwise") >= 0.1:
-        share = f"{thin.work['depthwise'] / thin.multiply_adds:.0%} of the multiply-adds"
+        share = f"{left.work['depthwise'] / left.multiply_adds:.0%} of the multiply-adds"
         parts.append(f"depthwise convolutions, {share}, take {now.share('depthwise'):.0%} of the time")
     if now.share("other") >= 0.1:
         parts.append(
             f"operators without multiply-adds take {now.share('other'):.0%} (dense {before.share('other'):.0%})"
         )
-    if now.each < 30:
-        parts.append(f"an operator takes {now.each:.0f} microseconds on average (dense {before.each:.0f})")
+    parts += [f"each of {now.operators} operators takes {each_us(thin):.0f} microseconds"] * (each_us(thin) < 30)
+    parts += [f"its weights are {left.megabytes:.3g} MB instead of {whole.megabytes:.3g}"] * (gain > fewer)
     return f"{seen}: {'; '.join(parts)}."
+
+
+def rate(result: Result, kind: str) -> float:
+    """Multiply-adds a nanosecond in operators of a kind: their share of the profile, of the time without a profiler."""
+    one, ms, _ = result
+    return one.work[kind] / (one.facts.share(kind) * median(ms) * 1e6)
+
+
+def each_us(result: Result) -> float:
+    """Microseconds of an operator, on average."""
+    one, ms, _ = result
+    return 1e3 * median(ms) / one.facts.operators
 
 
 def claims(found: dict[str, Timed], n: int) -> list[dict]:

@@ -120,6 +120,7 @@ def checked(row: Row) -> str:
     measured(row, network, smaller)
     problems = [
         *(["outputs differ"] if not row.difference <= EQUAL else []),
+        *(["masks changed nothing: nothing was checked"] if difference(network, masked, unseen) < 0.001 else []),
         *(["nothing became smaller"] if row.parameters >= 1 else []),
         *untrained(copy.deepcopy(smaller), side),
         *unlike(smaller, rebuilt(smaller, model), unseen),
@@ -130,15 +131,14 @@ def checked(row: Row) -> str:
 
 
 def randomised(network: nn.Module) -> nn.Module:
-    """Scales, shifts and running statistics at random, also those that start as zero or nearly so."""
+    """Scales, shifts and running statistics at random, also those that start as zero, which would hide differences."""
     rng = torch.Generator().manual_seed(2)
     for module in network.modules():
-        if isinstance(module, PRUNABLE):
-            if not bool(module.weight.any()):  # a head that starts as zero would hide every difference
-                module.weight.data = torch.randn(module.weight.shape, generator=rng) / module.weight[0].numel() ** 0.5
-            continue
         for leaf, p in module.named_parameters(recurse=False):
-            if p.numel() == max(p.shape, default=1):
+            if isinstance(module, PRUNABLE) and leaf == "weight":
+                if not bool(p.any()):
+                    p.data = torch.randn(p.shape, generator=rng) / p[0].numel() ** 0.5
+            elif p.numel() == max(p.shape, default=1):
                 p.data = torch.randn(p.shape, generator=rng) * 0.3 + (0 if leaf == "bias" else 1)
         if getattr(module, "running_mean", None) is not None:
             module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=rng) * 0.1)

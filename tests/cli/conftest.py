@@ -78,6 +78,7 @@ def shelf(tmp_path_factory, trained):
     (root / "latin1.toml").write_bytes(b'name = "caf\xe9"\n')
     (root / "deep.toml").write_text("x = " + "[" * 5000)
     (root / "good.toml").write_text(GOOD)
+    (root / "compare.toml").write_text(GOOD + GOOD.replace("steps", 'label = "retrain"\nsteps'))
     return root
 
 

@@ -9,6 +9,7 @@ import pytest
 from prunery.spec import STEPS
 
 TRAIN = "train convnet --steps 1 --runs {runs}"
+PRUNE = "prune {trained}/{pack}/packed.safetensors --out {runs}.safetensors"
 PRETRAINED = "train mobilenet_v2 --data folder:{shelf}/sizes --resize 32 --set model.weights=pretrained --runs {runs}"
 
 # words of the command | what the line must contain
@@ -34,6 +35,31 @@ COMMANDS = [
     (TRAIN + " --schedule cosin", 'train.schedule = "cosin"', "did you mean cosine?"),
     (TRAIN + " --scaling chanel", 'data.scaling = "chanel"', "did you mean channel?"),
     (TRAIN + " --precision half", 'train.precision = "half"', "bfloat16"),
+    # pruning
+    ("prune nowhere.safetensors", "nowhere.safetensors", "no file and no run"),
+    ("prune {shelf}/torn.safetensors", "torn.safetensors"),
+    (PRUNE + " --density 0", "prune.density = 0", "above 0"),
+    (PRUNE + " --density 1.2", "prune.density = 1.2", "at most 1"),
+    (PRUNE + " --density 0.5 --exclude nope", "nope", "meets no layer"),
+    (PRUNE + " --criterion magnitud", "magnitud", "did you mean magnitude?"),
+    (PRUNE + " --criterion distance", "first weights", "prune a run"),
+    (PRUNE + " --criterion thinet", "coupled"),
+    (PRUNE + " --criterion bn_scale", "no batch normalisation", "exclude"),
+    (PRUNE + " --structure rows", "rows", "choose one of"),
+    (PRUNE + " --structure 2:4 --density 0.3", "contradicts structure 2:4"),
+    (PRUNE + " --structure 2:4 --scope layer", "fixes every count itself"),
+    (PRUNE + " --scope table", "prune.table"),
+    (PRUNE + " --table conv1=2 --scope table", "expected LAYER=DENSITY"),
+    (PRUNE + " --multiple 4", "--multiple = 4", "--shrink"),
+    (PRUNE + " --batches 0", "prune.batches = 0", "1 or more"),
+    (PRUNE + " --out {shelf}/nowhere/p.safetensors", "nowhere"),
+    ("sensitivity {trained}/{pack}/packed.safetensors --densities 0.5,2", "--densities", "at most 1"),
+    ("sensitivity {trained}/{pack}/packed.safetensors --densities half", "half", "0.5,0.2"),
+    ("sensitivity {trained}/{pack}/packed.safetensors --images 0", "--images = 0", "1 or more"),
+    ("compare {shelf}/good.toml", "retrain", "label"),
+    ("compare {shelf}/compare.toml --methods hann", "hann", "did you mean han?"),
+    ("compare {shelf}/compare.toml --densities 1", "density 1", "below 1"),
+    ("compare {shelf}/compare.toml --seeds 0", "--seeds = 0", "1 or more"),
     # numbers
     (TRAIN + " --lr -0.1", "train.lr = -0.1", "above 0"),
     (TRAIN + " --lr 0", "train.lr = 0", "above 0"),
@@ -142,6 +168,12 @@ COMMANDS = [
 
 # a recipe | what the line must contain
 RECIPES = [
+    ("[[step]]\nkind = 'train'\n[[step]]\nkind = 'reset'\nto = 'nobody'", "'reset'"[1:-1], "nobody"),
+    ("[[step]]\nkind = 'reset'\nto = 'train'\n[[step]]\nkind = 'train'", "to = \"train\"", "put that step first"),
+    ("[[step]]\nkind = 'shrink'\nmultiple = 0", "shrink.multiple = 0", "1 or more"),
+    ("[[step]]\nkind = 'factorise'\nkeep = 2", "factorise.keep = 2", "at most 1"),
+    ("[[step]]\nkind = 'train'\nsteps = 2\nsparse = 'set'", "moves masks", "prune step"),
+    ("[[step]]\nkind = 'train'\nsparse = 'rigl'\nkeep = 'best'", "older masks"),
     ("nam = 'x'", '"nam"', "did you mean name?"),
     ("name = 3\n[[step]]\nkind = 'train'", "name = 3", "a text"),
     ("step = 3", "no steps"),
@@ -199,7 +231,8 @@ def refused(outcome, texts, where):
 
 @pytest.fixture
 def where(shelf, trained, tmp_path):
-    return {"shelf": shelf, "trained": trained, "tmp": tmp_path, "runs": tmp_path / "runs"}
+    pack = next(p.name for p in trained.iterdir() if p.name.startswith("pack"))
+    return {"shelf": shelf, "trained": trained, "pack": pack, "tmp": tmp_path, "runs": tmp_path / "runs"}
 
 
 @pytest.mark.parametrize(("words", "texts"), [(w, t) for w, *t in COMMANDS], ids=[w for w, *_ in COMMANDS])

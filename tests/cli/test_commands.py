@@ -107,6 +107,23 @@ JSON = [
     ("show {pack} --runs {trained}", lambda v: any(0 < r["kept"] < r["parameters"] for r in v)),
     ("show {trained}/{pack}", lambda v: any(0 < r["kept"] < r["parameters"] for r in v)),
     ("show {trained}/{pack}/packed.safetensors", lambda v: any(0 < r["kept"] < r["parameters"] for r in v)),
+    (
+        "prune {trained}/{pack}/packed.safetensors --density 0.1 --out {tmp}/p.safetensors",
+        lambda v: round(v["after"]["density"], 3) == 0.1,
+    ),
+    (
+        "prune {trained}/{pack}/packed.safetensors --structure coupled --budget multiply_adds --density 0.2 --shrink "
+        "--multiple 2 --out {tmp}/p.safetensors",
+        lambda v: v["after"]["multiply_adds"] < v["before"]["multiply_adds"],
+    ),
+    (
+        "sensitivity {pack} --runs {trained} --images 20 --densities 0.5,0.1 --figure {tmp}/figure",
+        lambda v: v[""]["1"]["accuracy"] >= 0 and len(v) == 5,
+    ),
+    (
+        "compare {shelf}/compare.toml --methods global,han --densities 0.5 --runs {tmp}/runs --out {tmp}/compared",
+        lambda v: [r["method"] for r in v] == ["dense", "global", "han"],
+    ),
     ("data", lambda v: "built in" in v["digits"]),
     ("data digits --set data.validation=7", lambda v: v["sizes"]["validation"] == 7),
     ("report --runs {trained} --out {tmp}/page.html --figures {tmp}/figures", lambda v: len(v) > 2),

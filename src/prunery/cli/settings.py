@@ -158,8 +158,11 @@ def setting(cls: type[Spec], field: str, value: Any) -> str:
         text = str(value).lower()
     elif hint is str:
         text = json.dumps(value)
+    elif get_origin(hint) is tuple and not value.startswith("["):
+        words = _inner(get_args(hint)[0]) is str
+        text = json.dumps([w.strip() for w in value.split(",")]) if words else f"[{value}]"
     else:
-        text = f"[{value}]" if get_origin(hint) is tuple and not value.startswith("[") else value
+        text = value
     return f"{cls.kind}.{field}={text}"
 
 
