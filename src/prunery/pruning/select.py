@@ -6,6 +6,7 @@ equal to it win too: three passes over the scores, whatever they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -37,6 +38,24 @@ def best(
     Compared as float32; the dead never win. `score` is applied to each chunk (`torch.abs` ranks weights by magnitude
     without a copy of them); with `every`, the best living place of each part is sure to win.
     """
+    with _alone():
+        return _best(parts, alive, keep, score, every)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread for a while: chunks are small, and threads that wait for each other cost more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _best(
+    parts: Sequence[Tensor], alive: Sequence[Tensor | None], keep: int, score: Score, every: bool
+) -> list[Tensor]:
     masks = [torch.zeros(p.shape, dtype=torch.bool, device=p.device) for p in parts]
     sure = _tops(parts, alive, score) if every else {}
     _check(parts, alive, keep, len(sure))
