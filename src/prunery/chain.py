@@ -191,7 +191,7 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
             models.reshape_(network, about["architecture"])
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
-    models.fit(network, state.weights, str(path))
+    models.fit(network, state.weights, str(path), head=False)
     return network, state, model
 
 
