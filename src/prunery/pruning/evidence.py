@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..masks import Mask, prunable
 from ..spec import Refused
@@ -228,10 +229,8 @@ def _watched(
     return total
 
 
-def _hooked(network: nn.Module, batches: Batches, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> None:
-    """`note(name, layer, output, input)` at each call of each prunable layer."""
-    names = {n: network.get_submodule(n.rpartition(".")[0]) for n in prunable(network)}
-    hooks = [m.register_forward_hook(lambda m, x, y, n=n: note(n, m, y, x[0])) for n, m in names.items()]
+def _shown(network: nn.Module, batches: Batches, hooks: list[RemovableHandle]) -> None:
+    """All batches through the network while hooks watch, and the hooks taken off."""
     try:
         with _quiet(network), torch.no_grad():
             for x, _ in batches:
@@ -239,6 +238,13 @@ def _hooked(network: nn.Module, batches: Batches, note: Callable[[str, nn.Module
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _hooked(network: nn.Module, batches: Batches, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> None:
+    """`note(name, layer, output, input)` at each call of each prunable layer."""
+    names = {n: network.get_submodule(n.rpartition(".")[0]) for n in prunable(network)}
+    hooks = [m.register_forward_hook(lambda m, x, y, n=n: note(n, m, y, x[0])) for n, m in names.items()]
+    _shown(network, batches, hooks)
 
 
 def watching(
@@ -246,13 +252,7 @@ def watching(
 ) -> None:
     """`note(layer, input)` each time that one of the layers reads something."""
     hooks = [m.register_forward_pre_hook(lambda m, x: note(m, x[0])) for m in layers]
-    try:
-        with _quiet(network), torch.no_grad():
-            for x, _ in batches:
-                network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _shown(network, batches, hooks)
 
 
 def _feature_maps(
@@ -273,13 +273,7 @@ def _feature_maps(
         total[ends[module]] = (before[0] + flat.sum(0), before[1] + len(flat))
 
     hooks = [m.register_forward_hook(note) for m in ends]
-    try:
-        with _quiet(network), torch.no_grad():
-            for x, _ in batches:
-                network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _shown(network, batches, hooks)
     return total
 
 

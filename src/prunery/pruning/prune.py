@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..masks import Mask, kept, ones, size
+from ..masks import Mask, ones
 from ..spec import Prune, Refused, choose, quote
 from .criteria import CRITERIA, Criterion, magnitude, squared_sum
 from .evidence import Evidence, seen_of
@@ -279,8 +279,3 @@ def work(mask: Mask, seen: Evidence) -> float:
     """Multiply-adds that meet a kept weight, for one input."""
     sizes_ = {n: float(torch.prod(seen["shapes"][n])) for n in seen["places"]}
     return sum(float(p) * (float(mask[n].sum()) if n in mask else sizes_[n]) for n, p in seen["places"].items())
-
-
-def share(mask: Mask) -> float:
-    """Kept over all of a mask."""
-    return kept(mask) / max(size(mask), 1)
