@@ -33,8 +33,10 @@ try:
     import onnx
     import onnxruntime as ort
     import onnxscript  # noqa: F401  (torch.onnx.export needs it)
+
+    MISSING = None
 except ImportError as error:
-    sys.exit(f"{error.name} is missing; install what this benchmark needs: pip install 'prunery[onnx]'")
+    MISSING = error.name
 
 NETWORKS = ("resnet18", "resnet20", "mobilenet_v2", "efficientnet_b0", "vgg16_bn")
 DENSITIES, MULTIPLES = (0.7, 0.5, 0.3), (1, 8)
@@ -86,6 +88,8 @@ class Contestant:
 
 def main() -> None:
     asked = arguments(__doc__, only="", repeats="")
+    if MISSING:
+        sys.exit(f"{MISSING} is missing; install what this benchmark needs: pip install 'prunery[onnx]'")
     torch.set_num_threads(1)
     names = ["resnet20"] if asked.quick else [n for n in NETWORKS if asked.only in n]
     densities = (0.5,) if asked.quick else DENSITIES
@@ -157,7 +161,7 @@ def contestant(network: nn.Module, x: Tensor, density: float, multiple: int) -> 
     )  # fmt: skip
 
 
-def opened(path: Path, **more: Any) -> ort.InferenceSession:
+def opened(path: Path, **more: Any) -> "ort.InferenceSession":
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # it warns that an optimised graph is this machine's own, which is what we look at

@@ -65,7 +65,7 @@ def cpu() -> str:
 @functools.cache
 def commit() -> str | None:
     """The commit of the source that runs, with + behind it when files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent  # the whole package, not this room alone
     git = shutil.which("git")
     if not git or not any((p / ".git").exists() for p in here.parents):
         return None
