@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= auto
-NATIVE := $(wildcard $(addprefix src/prunery/native/,CMakeLists.txt *.cpp *.h))
+NATIVE := $(wildcard $(addprefix src/prunery/native/,CMakeLists.txt *.cpp *.h engine/*.cpp engine/*.h))
 
 .PHONY: env test demo check taste lock clean
 

@@ -5,6 +5,7 @@ from typing import Any
 
 PUBLIC = {
     "chain": ("Place", "network_of", "opened", "run"),
+    "engine": ("pack", "to_onnx", "to_openvino"),
     "report": ("write_figures", "write_report"),
     "runs": ("Runs", "Step"),
     "spec": (

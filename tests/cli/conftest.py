@@ -123,6 +123,12 @@ def _checkpoints(root: Path, trained: Path) -> None:
     state = build(Model(name="convnet", input=(1, 8, 8), classes=10), 0).state_dict()
     state["fc1.weight"][0, 0] = np.nan
     save_file(state, root / "nan.safetensors")
+    from prunery.engine import pack
+
+    packed = pack(build(Model(name="convnet", input=(1, 8, 8), classes=10), 0).eval(), torch.zeros(1, 1, 8, 8))
+    packed.save(root / "net.prunery")
+    (root / "torn.prunery").write_bytes(packed.data[:-100])
+    (root / "empty.prunery").touch()
     lenet = build(Model(name="lenet_300_100", input=(1, 28, 28), classes=10), 0)
     teacher = plain(Model(name="lenet_300_100", input=(1, 28, 28), classes=10))
     write_tensors(root / "teacher.safetensors", lenet.state_dict(), {"model": teacher})

@@ -124,6 +124,15 @@ JSON = [
         "compare {shelf}/compare.toml --methods global,han --densities 0.5 --runs {tmp}/runs --out {tmp}/compared",
         lambda v: [r["method"] for r in v] == ["dense", "global", "han"],
     ),
+    (
+        "pack {trained}/{pack}/packed.safetensors --out {tmp}/a.prunery --data digits --explain",
+        lambda v: v["test"]["n"] == 359 and any(r["density"] < 0.5 for r in v["layers"]),
+    ),
+    (
+        "pack {pack} --runs {trained} --out {tmp}/a.prunery --data digits --int8 --images 64",
+        lambda v: v["int8"] and v["test"]["accuracy"] >= 0,
+    ),
+    ("bench {shelf}/net.prunery --against torch --turns 1", lambda v: [r["name"] for r in v] == ["prunery", "torch"]),
     ("data", lambda v: "built in" in v["digits"]),
     ("data digits --set data.validation=7", lambda v: v["sizes"]["validation"] == 7),
     ("report --runs {trained} --out {tmp}/page.html --figures {tmp}/figures", lambda v: len(v) > 2),

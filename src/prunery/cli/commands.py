@@ -214,6 +214,60 @@ def compare(
 
 
 @app.command()
+def pack(
+    what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("network.prunery"),
+    data: Annotated[str, typer.Option("--data", help="images to measure on, and for --int8 to calibrate with")] = "",
+    int8: Annotated[bool, typer.Option("--int8", help="weights and activations as bytes")] = False,
+    images: Annotated[int, typer.Option(parser=whole, metavar="N", help="images that --int8 looks at")] = 512,
+    values: Annotated[str, typer.Option(help="how weights are stored where they are floats: f32, f16")] = "f32",
+    explain: Annotated[bool, typer.Option("--explain", help="tell each layer's kernel, and time it")] = False,
+    batch: Annotated[bool, typer.Option("--batch", help="of --explain: the plan for full batches")] = False,
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """Pack a checkpoint into one file that runs fast on a CPU and needs no torch."""
+    from ..spec import choose
+    from . import engine, screen
+
+    choose(values, ("f32", "f16"), "--values")
+    if images < 1:
+        raise Refused(f"--images = {images} is not allowed; expected 1 or more")
+    spec = _pruning(data, {}, set).data if data else None
+    found = engine.pack_file(what, out, runs, spec, data_dir, int8, images, values)
+    layers = engine.explained(out, batch, 20) if explain else []
+    if json:
+        return screen.as_json(found | ({"layers": engine.as_rows(layers)} if explain else {}))
+    return screen.show(*(engine.explanation(layers) if explain else []), *engine.told(found))
+
+
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(metavar="PACKED", help="a packed file")],
+    against: Annotated[
+        str,
+        typer.Option(help="names with commas: torch, compile, onnxruntime, onnxruntime-int8, openvino, openvino-int8"),
+    ] = "torch",
+    network: Annotated[str, typer.Option(help="the checkpoint that was packed, where the file holds bytes")] = "",
+    batch: Annotated[int, typer.Option(parser=whole, metavar="N", help="images of a call")] = 1,
+    threads: Annotated[int, typer.Option(parser=whole, metavar="N", help="threads of every contestant")] = 1,
+    turns: Annotated[int, typer.Option(parser=whole, metavar="N", help="turns that each contestant takes")] = 9,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """Time a packed file against other run times, in turns."""
+    from . import engine, screen
+
+    if min(batch, threads, turns) < 1:
+        raise Refused(f"--batch = {batch}, --threads = {threads}, --turns = {turns}: expected 1 or more of each")
+    names = [n.strip() for n in against.split(",") if n.strip()]
+    rows = engine.bench(file, names, network, runs, batch, threads, turns)
+    return screen.as_json(rows) if json else screen.show(*engine.bench_table(rows, batch, threads))
+
+
+@app.command()
 def show(
     what: Annotated[str, typer.Argument(help="a network's name, a run, or a checkpoint file")],
     batch: Annotated[

@@ -54,7 +54,7 @@ def _unblock(stream: Any) -> None:
 
 def verdict(error: BaseException) -> tuple[int, str]:
     """Exit code and line for what went wrong."""
-    if isinstance(error, Refused):
+    if isinstance(error, Refused) or type(error).__name__ in ("Broken", "NativeMissing"):  # of rooms that know no other
         return 2, str(error)
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return 0, ""  # whoever reads our output has seen enough

@@ -1,0 +1,177 @@
+"""`prunery pack` and `bench`: what they do behind their options."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import data, engine
+from ..engine.interpret import Interpreted
+from ..engine.rivals import Call, calibration, quantised, rival
+from ..measure.latency import Latency, latencies
+from ..runtime import Layer, Packed
+from ..runtime import load as load_packed
+from ..spec import Data, Model, Refused, plain
+from .pruning import images, opened
+
+BATCH = 64
+NEAR = 1e-3
+
+
+def pack_file(
+    what: str, out: Path, runs: Path, spec: Data | None, root: Path, int8: bool, looked_at: int, values: str
+) -> dict[str, Any]:
+    """Pack a checkpoint; with images, measure what the packed network recognises."""
+    network, _, model = opened(what, runs)
+    splits = images(spec, root, model) if spec else None
+    if int8 and splits is None:
+        raise Refused("--int8 needs images to learn the ranges of activations from; name them with --data")
+    typical = list(_inputs(splits, looked_at)) if int8 and splits else None
+    packed = engine.pack(network, _example(model), typical, values, {"model": plain(model), "from": what})  # type: ignore[arg-type]
+    packed.save(out)
+    found = {"file": str(out), "bytes": out.stat().st_size, "int8": int8, "memory": packed.memory()}
+    return found | ({"test": _recognised(packed, splits)} if splits and len(splits.test.y) else {})
+
+
+def _example(model: Model) -> torch.Tensor:
+    return torch.randn(2, *model.input, generator=torch.Generator().manual_seed(0))
+
+
+def _inputs(splits: data.Splits, count: int) -> Iterator[torch.Tensor]:
+    """Training images as the network sees them."""
+    for x in splits.train.x[:count].split(BATCH):
+        yield data.inputs(x, splits)
+
+
+def _recognised(packed: Packed, splits: data.Splits) -> dict[str, Any]:
+    """Accuracy on the test images."""
+    pairs = zip(splits.test.x.split(BATCH), splits.test.y.split(BATCH), strict=True)
+    hits = sum(int((packed(data.inputs(x, splits)).argmax(1) == y).sum()) for x, y in pairs)
+    n = len(splits.test.y)
+    accuracy = hits / n
+    return {"accuracy": accuracy, "standard_error": (accuracy * (1 - accuracy) / n) ** 0.5, "n": n}
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """What was written, in a line or two."""
+    lines = [f"written  {found['file']} ({found['bytes']:,} bytes{', int8' if found['int8'] else ''})"]
+    if "test" in found:
+        t = found["test"]
+        lines.insert(0, f"packed   test accuracy {t['accuracy']:.2%} ± {t['standard_error']:.2%} of {t['n']:,} images")
+    return lines
+
+
+def explained(path: Path, batch: bool, repeats: int) -> list[Layer]:
+    """Every step of a packed file, measured."""
+    return load_packed(path).explain(batch, repeats)
+
+
+def explanation(layers: list[Layer]) -> list[str]:
+    """A step a line, and where the engine is not worth it."""
+    width = max(12, *(len(layer.name) for layer in layers))
+    head = f"{'kernel':26} {'density':>8} {'Mmult-adds':>11} {'predicted us':>13} {'measured us':>12}  why"
+    lines = [f"{'layer':{width}} {head}"]
+    for layer in layers:
+        density = f"{layer.density:.2%}" if layer.multiply_adds else ""
+        work = f"{layer.multiply_adds / 1e6:.3f}" if layer.multiply_adds else ""
+        measured = "" if layer.measured_us is None else f"{layer.measured_us:.1f}"
+        row = (
+            f"{layer.name:{width}} {layer.kernel:26} {density:>8} {work:>11} {layer.predicted_us:>13.1f} {measured:>12}"
+        )
+        lines.append(f"{row}  {layer.why}".rstrip())
+    total = sum(layer.predicted_us for layer in layers)
+    took = sum(layer.measured_us or 0 for layer in layers)
+    lines.append(f"{'all':{width}} {'':26} {'':>8} {'':>11} {total:>13.1f} {took if took else '':>12.6}")
+    return [*lines, *advice(layers)]
+
+
+DENSE = 0.35
+"""share of time in dense kernels of large layers, above which a run time for dense networks is the better choice"""
+
+
+def advice(layers: list[Layer]) -> list[str]:
+    """Below the break-even density the engine wins; above it the user is told so."""
+    worked = [layer for layer in layers if layer.multiply_adds]
+    total = sum(layer.predicted_us for layer in layers) or 1.0
+    dense = sum(layer.predicted_us for layer in worked if layer.kernel.startswith("dense")) / total
+    if dense <= DENSE:
+        return []
+    return [
+        f"{dense:.0%} of the time is in layers that run dense: prune them further, or use ONNX Runtime for this "
+        "network (prunery bench FILE --against onnxruntime compares the two here)"
+    ]
+
+
+def bench(
+    path: Path, against: list[str], network: str, runs: Path, batch: int, threads: int, turns: int
+) -> list[dict[str, Any]]:
+    """The packed file and its rivals in turns; every output is looked at before anything is timed."""
+    packed = load_packed(path, threads)
+    whole = _network(path, packed, network, runs) if against else None
+    x = np.random.default_rng(0).standard_normal((batch, *packed.input_shape)).astype(np.float32)
+    wanted = packed(x)
+    calls: dict[str, Call] = {"prunery": lambda x: packed(x, threads)}
+    about = {"prunery": _agreement(wanted, wanted)}
+    for name in against:
+        assert whole is not None
+        calls[name] = rival(name, whole, x, threads, calibration([x]))
+        about[name] = _agreement(wanted, np.asarray(calls[name](x)).reshape(wanted.shape))
+        if not quantised(name) and not engine.is_quantised(packed) and about[name]["difference"] > NEAR:
+            seen = f"{name} computes something else ({about[name]['difference']:.1e} of the largest output)"
+            raise Refused(f"{seen}; expected the same network: name its checkpoint with --network")
+    timed = latencies({n: (lambda call=call: call(x)) for n, call in calls.items()}, turns)  # type: ignore[misc]
+    return [_row(n, timed[n], timed["prunery"]) | about[n] for n in calls]
+
+
+def _network(path: Path, packed: Packed, network: str, runs: Path) -> torch.nn.Module:
+    if network:
+        made, _, model = opened(network, runs)
+        if tuple(model.input) != packed.input_shape:
+            seen = f"{network} takes {_words(model.input)}, and {path} {_words(packed.input_shape)}"
+            raise Refused(f"{seen}; expected the checkpoint that was packed")
+        return made.eval()
+    if engine.is_quantised(packed):
+        raise Refused(f"{path} holds bytes, and others need the network in floats; name its checkpoint with --network")
+    return Interpreted(engine.graph_of(packed))
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    largest = max(float(np.abs(a).max()), 1e-30)
+    same = float(np.mean(a.reshape(len(a), -1).argmax(1) == b.reshape(len(b), -1).argmax(1)))
+    return {"difference": float(np.abs(a - b).max()) / largest, "same_answer": same}
+
+
+def _row(name: str, took: Latency, ours: Latency) -> dict[str, Any]:
+    ratio, low, high = ours.times_faster(took)
+    return {
+        "name": name,
+        "median_ms": took.median_ms,
+        "best_ms": took.best_ms,
+        "over_ours": ratio,
+        "low": low,
+        "high": high,
+    }
+
+
+def bench_table(rows: list[dict[str, Any]], batch: int, threads: int) -> list[str]:
+    """Milliseconds, and how many times as long as ours each takes."""
+    lines = [f"{'':18} {'median ms':>10} {'best ms':>9} {'times ours':>11} {'range':>16} {'difference':>11}"]
+    for r in rows:
+        spread = f"{r['low']:.2f} to {r['high']:.2f}"
+        row = f"{r['name']:18} {r['median_ms']:>10.3f} {r['best_ms']:>9.3f} {r['over_ours']:>11.2f}"
+        lines.append(f"{row} {spread:>16} {r['difference']:>11.1e}")
+    return [
+        *lines,
+        f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}; contestants took turns, medians of turns",
+    ]
+
+
+def as_rows(layers: list[Layer]) -> list[dict[str, Any]]:
+    return [asdict(layer) for layer in layers]

@@ -1,0 +1,65 @@
+"""`pack`: a network becomes one file that runs without torch, checked against the network before it is handed out."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..runtime import Packed, loads
+from ..spec import Refused
+from .file import read, write
+from .graph import Graph
+from .pack import lowered
+
+EQUAL = 1e-4
+
+
+def pack(
+    network: nn.Module,
+    example: Tensor,
+    calibration: Iterable[Tensor] | None = None,
+    values: Literal["f32", "f16"] = "f32",
+    about: dict[str, Any] | None = None,
+) -> Packed:
+    """The network as a packed file in memory, ready to run: `packed(x)`, `packed.save(path)`, `packed.explain()`.
+
+    Zeros are what was pruned. `example` is a batch of inputs of the size that it will run at. With `calibration`,
+    batches of typical inputs, weights and activations become bytes; `values="f16"` halves a float file.
+    """
+    graph = lowered(network, example)
+    if calibration is not None:
+        from .calibrate import quantised_graph
+
+        graph = quantised_graph(graph, calibration)
+    packed = loads(write(graph, about or {}, values=values))
+    _check(packed, graph, example, values)
+    return packed
+
+
+def _check(packed: Packed, graph: Graph, example: Tensor, values: str) -> None:
+    """What the kernels compute is what the graph says: bytes exactly, floats to 1e-4 of the largest."""
+    from .interpret import interpret
+
+    x = example[: min(len(example), 4)].detach().cpu().numpy()
+    with torch.no_grad():
+        wanted = np.asarray(interpret(graph, x))
+    found = np.asarray(packed(x))
+    largest = max(float(np.abs(wanted).max()), 1e-30)
+    difference = float(np.abs(found - wanted.reshape(found.shape)).max()) / largest
+    if not difference <= (EQUAL if values == "f32" else 1e-2):
+        raise Refused(
+            f"pack: the packed network differs from the network by {difference:.1e} of its largest output "
+            f"(allowed {EQUAL:g}); this is a bug of the engine: please report the network"
+        )
+
+
+def graph_of(packed: Packed) -> Graph:
+    """The graph in a packed file."""
+    return read(packed.data)[0]
+
+
+def is_quantised(packed: Packed) -> bool:
+    """Whether any part of it computes in bytes."""
+    return any(t.type == "u8" for t in graph_of(packed).tensors)

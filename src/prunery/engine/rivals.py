@@ -1,0 +1,146 @@
+"""The same network in other run times: what a packed file is measured against."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..spec import Refused, choose
+from .export import to_onnx, to_openvino
+
+Call = Callable[[np.ndarray], np.ndarray]
+Images = list[np.ndarray]
+CALIBRATION = 64
+"""images that the rivals' quantisation may look at"""
+
+
+def rival(name: str, network: nn.Module, example: np.ndarray, threads: int, images: Images | None = None) -> Call:
+    """A network as a function of arrays in another run time; `images` calibrate where it is quantised."""
+    make = RIVALS[choose(name, RIVALS, "against")]
+    if images is None:
+        images = [np.random.default_rng(0).standard_normal(example.shape).astype(np.float32) for _ in range(8)]
+    return make(network.eval(), example, threads, images)
+
+
+def _torch(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
+    return partial(_called, network.to(memory_format=torch.channels_last) if example.ndim == 4 else network, threads)
+
+
+def _compiled(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
+    from torch._inductor import config
+
+    config.freezing = True
+    return partial(_called, torch.compile(network), threads)
+
+
+def _called(network: Any, threads: int, x: np.ndarray) -> np.ndarray:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        return network(torch.from_numpy(x)).numpy()
+
+
+def _onnxruntime(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
+    with tempfile.TemporaryDirectory() as folder:
+        path = to_onnx(network, torch.from_numpy(example), Path(folder) / "network.onnx")
+        return _session(path, threads)
+
+
+def _session(path: Path, threads: int) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
+
+
+def _onnxruntime_int8(network: nn.Module, example: np.ndarray, threads: int, images: Images) -> Call:
+    with tempfile.TemporaryDirectory() as folder:
+        path = to_onnx(network, torch.from_numpy(example), Path(folder) / "network.onnx")
+        return _session(_quantised_onnx(path, images), threads)
+
+
+def _quantised_onnx(path: Path, images: Images) -> Path:
+    """Static quantisation as its documentation advises for x86: activations in unsigned, weights in signed bytes."""
+    from onnxruntime.quantization import QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self, name: str) -> None:
+            self.left = iter({name: x} for x in images)
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    import onnx
+
+    ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
+    reader = Reader(onnx.load(str(ready), load_external_data=False).graph.input[0].name)
+    quantize_static(
+        str(ready), str(done), reader, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+    )
+    return done
+
+
+def _openvino(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
+    with tempfile.TemporaryDirectory() as folder:
+        path = to_openvino(network, torch.from_numpy(example), Path(folder) / "network.xml")
+        return _compiled_openvino(_openvino_core().read_model(path), threads)
+
+
+def _openvino_core() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise Refused("openvino is missing; install it: pip install 'prunery[openvino]'") from None
+    return openvino.Core()
+
+
+def _compiled_openvino(model: Any, threads: int) -> Call:
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = _openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
+
+
+def _openvino_int8(network: nn.Module, example: np.ndarray, threads: int, images: Images) -> Call:
+    import nncf
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = to_openvino(network, torch.from_numpy(example), Path(folder) / "network.xml")
+        model = _openvino_core().read_model(path)
+        return _compiled_openvino(nncf.quantize(model, nncf.Dataset(images)), threads)
+
+
+RIVALS: dict[str, Callable[[nn.Module, np.ndarray, int, Images], Call]] = {
+    "torch": _torch,
+    "compile": _compiled,
+    "onnxruntime": _onnxruntime,
+    "onnxruntime-int8": _onnxruntime_int8,
+    "openvino": _openvino,
+    "openvino-int8": _openvino_int8,
+}
+
+
+def quantised(name: str) -> bool:
+    """Whether a rival computes in bytes, so that its outputs are only near the network's."""
+    return name.endswith("-int8")
+
+
+def calibration(batches: Iterable[np.ndarray]) -> Images:
+    """As many images as quantisation may look at."""
+    found: Images = []
+    for batch in batches:
+        found.append(batch)
+        if sum(map(len, found)) >= CALIBRATION:
+            break
+    return found

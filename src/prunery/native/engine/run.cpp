@@ -1,0 +1,398 @@
+// Threads, memory, and the C functions that Python calls.
+//
+// A Network is a file's graph and up to two plans: one image in the lanes, or LANES of them. It never changes once a plan is made, so any number of
+// callers may run it at once, each in memory of its own that is kept for the next.
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <atomic>
+#include <mutex>
+#include <new>
+#include <sstream>
+
+#include "engine.h"
+
+namespace prunery::engine {
+
+namespace {
+
+double now_ns() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e9 * t.tv_sec + t.tv_nsec;
+}
+
+// ---- memory
+
+constexpr size_t HUGE_PAGE = 1 << 21;
+
+// Zeros at first, so that what nobody writes (lanes beyond the edge) holds numbers.
+struct Arena {
+    char* bytes;
+    size_t size;
+
+    explicit Arena(size_t wanted) {
+        const size_t step = wanted >= HUGE_PAGE / 2 ? HUGE_PAGE : 4096;
+        size = (wanted + step - 1) / step * step;
+        void* found = nullptr;
+        if (posix_memalign(&found, step, size)) throw std::bad_alloc();
+        bytes = static_cast<char*>(found);
+#ifdef MADV_HUGEPAGE
+        if (step == HUGE_PAGE) madvise(bytes, size, MADV_HUGEPAGE);  // advice: where it is not taken, pages are small
+#endif
+        memset(bytes, 0, size);
+    }
+    ~Arena() { free(bytes); }
+    Arena(const Arena&) = delete;
+};
+
+struct Planned {
+    std::unique_ptr<Plan> plan;
+    std::mutex lock;
+    std::vector<std::unique_ptr<Arena>> idle;
+
+    std::unique_ptr<Arena> take() {
+        {
+            std::lock_guard<std::mutex> held(lock);
+            if (!idle.empty()) {
+                auto arena = std::move(idle.back());
+                idle.pop_back();
+                return arena;
+            }
+        }
+        return std::make_unique<Arena>(plan->arena);
+    }
+    void give(std::unique_ptr<Arena> arena) {
+        std::lock_guard<std::mutex> held(lock);
+        idle.push_back(std::move(arena));
+    }
+};
+
+struct Borrowed {
+    Planned& from;
+    std::unique_ptr<Arena> arena;
+    explicit Borrowed(Planned& p) : from(p), arena(p.take()) {}
+    ~Borrowed() { from.give(std::move(arena)); }
+    Memory memory() const { return {arena->bytes}; }
+};
+
+struct Network {
+    Graph graph;
+    std::mutex lock;
+    Planned planned[2];
+
+    Planned& with(bool many) {
+        std::lock_guard<std::mutex> held(lock);
+        Planned& p = planned[many];
+        if (!p.plan) p.plan = plan(graph, many);
+        return p;
+    }
+};
+
+// ---- threads
+
+// Denormal numbers are slow on some processors and mean nothing here. They become zeros inside of a run only.
+struct NoDenormals {
+#if defined(__SSE__)
+    unsigned before = __builtin_ia32_stmxcsr();
+    NoDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+    ~NoDenormals() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
+inline void relax() {
+#if defined(__SSE2__)
+    __builtin_ia32_pause();
+#endif
+}
+
+// Threads that meet after each step. They spin for a little while, since the next step begins at once where every thread has a core, and then let
+// others run.
+struct Barrier {
+    std::atomic<int> waiting{0}, round{0};
+
+    void meet(int parts) {
+        if (parts == 1) return;
+        const int mine = round.load();
+        if (waiting.fetch_add(1) + 1 == parts) {
+            waiting = 0;
+            round.store(mine + 1);
+            return;
+        }
+        for (int spins = 0; round.load(std::memory_order_acquire) == mine; ++spins) spins < 4000 ? relax() : (void)sched_yield();
+    }
+};
+
+// Workers sleep between jobs. A caller that finds them at work for somebody else does its job alone.
+struct Pool {
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
+    void (*work)(void*, int) = nullptr;
+    void* data = nullptr;
+    int threads = 0, wanted = 0, working = 0;
+    bool busy = false;
+};
+Pool pool;
+
+void* member(void*) {
+    const NoDenormals off;
+    pthread_mutex_lock(&pool.lock);
+    for (;;) {
+        while (!pool.wanted) pthread_cond_wait(&pool.wake, &pool.lock);
+        const int number = pool.wanted--;
+        pthread_mutex_unlock(&pool.lock);
+        pool.work(pool.data, number);
+        pthread_mutex_lock(&pool.lock);
+        if (!--pool.working) pthread_cond_signal(&pool.done);
+    }
+}
+
+bool hire() {
+    static const int registered = pthread_atfork(nullptr, nullptr, [] { new (&pool) Pool; });  // threads do not survive a fork
+    (void)registered;
+    pthread_t thread;
+    if (pthread_create(&thread, nullptr, member, nullptr)) return false;
+    pthread_detach(thread);
+    return ++pool.threads;
+}
+
+// Workers for a job, at most `wanted`: 0 where somebody else has them.
+int engage(int wanted) {
+    if (wanted <= 0) return 0;
+    pthread_mutex_lock(&pool.lock);
+    int got = 0;
+    if (!pool.busy) {
+        while (pool.threads < wanted && hire()) {
+        }
+        got = wanted < pool.threads ? wanted : pool.threads;
+        pool.busy = got > 0;
+    }
+    pthread_mutex_unlock(&pool.lock);
+    return got;
+}
+
+void dismiss() {
+    pthread_mutex_lock(&pool.lock);
+    while (pool.working) pthread_cond_wait(&pool.done, &pool.lock);
+    pool.busy = false;
+    pthread_mutex_unlock(&pool.lock);
+}
+
+// work(data, part) for part 0 here and 1 .. workers there; all of them take part.
+void together(void (*work)(void*, int), void* data, int workers) {
+    if (workers) {
+        pthread_mutex_lock(&pool.lock);
+        pool.work = work;
+        pool.data = data;
+        pool.wanted = pool.working = workers;
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    work(data, 0);
+    if (workers) dismiss();
+}
+
+// ---- a run
+
+struct Job {
+    Network* network;
+    const char* x;
+    char* y;
+    long images;
+    long in_bytes, out_bytes;  // of an image
+    int parts = 1;
+    bool shared = false;  // each image by all threads together; otherwise each thread takes the next of them
+    Barrier barrier;
+    Planned* planned = nullptr;
+    std::atomic<long> next{0};
+    Memory memory{};
+};
+
+void copy_in(const Job& job, const Plan& p, const Memory& m, long first, long count) {
+    char* to = m.at(p.input);
+    memcpy(to, job.x + first * job.in_bytes, count * job.in_bytes);
+    memset(to + count * job.in_bytes, 0, (p.images - count) * job.in_bytes);
+}
+
+void copy_out(const Job& job, const Plan& p, const Memory& m, long first, long count) {
+    memcpy(job.y + first * job.out_bytes, m.at(p.output), count * job.out_bytes);
+}
+
+void one_group(const Job& job, const Plan& p, const Memory& m, long first) {
+    const long count = job.images - first < p.images ? job.images - first : p.images;
+    copy_in(job, p, m, first, count);
+    for (const StepPtr& s : p.steps) s->run(m, 0, 1);
+    copy_out(job, p, m, first, count);
+}
+
+void by_groups(void* data, int) {
+    Job& job = *static_cast<Job*>(data);
+    const NoDenormals off;
+    const Plan& p = *job.planned->plan;
+    const Borrowed memory(*job.planned);
+    for (long first; (first = job.next.fetch_add(p.images)) < job.images;) one_group(job, p, memory.memory(), first);
+}
+
+void by_steps(void* data, int part) {
+    Job& job = *static_cast<Job*>(data);
+    const NoDenormals off;
+    const Plan& p = *job.planned->plan;
+    for (long first = 0; first < job.images; first += p.images) {
+        const long count = job.images - first < p.images ? job.images - first : p.images;
+        if (part == 0) copy_in(job, p, job.memory, first, count);
+        job.barrier.meet(job.parts);
+        for (const StepPtr& s : p.steps) {
+            s->run(job.memory, part, job.parts);
+            job.barrier.meet(job.parts);
+        }
+        if (part == 0) copy_out(job, p, job.memory, first, count);
+        job.barrier.meet(job.parts);
+    }
+}
+
+void run(Job& job, bool many, int threads) {
+    job.planned = &job.network->with(many);
+    const Plan& p = *job.planned->plan;
+    const long groups = (job.images + p.images - 1) / p.images;
+    const int workers = engage(threads - 1);
+    job.parts = workers + 1;
+    if (groups >= job.parts) {
+        together(by_groups, &job, workers);
+    } else {
+        const Borrowed memory(*job.planned);
+        job.memory = memory.memory();
+        together(by_steps, &job, workers);
+    }
+}
+
+// Lanes full of images are faster an image as long as what they need stays in the caches.
+constexpr long LARGE = 24L << 20;
+
+bool fits(Network& n) { return n.with(true).plan->arena <= LARGE; }
+
+long bytes_of(const Tensor& t) { return t.numbers() * (t.type == Type::F32 ? 4 : 1); }
+
+void run_all(Network& n, const void* x, void* y, long images, int threads) {
+    const long in = bytes_of(n.graph.tensors[n.graph.input]), out = bytes_of(n.graph.tensors[n.graph.output]);
+    const auto part = [&](long first, long count, bool many) {
+        if (!count) return;
+        Job job;
+        job.network = &n;
+        job.x = static_cast<const char*>(x) + first * in;
+        job.y = static_cast<char*>(y) + first * out;
+        job.images = count;
+        job.in_bytes = in;
+        job.out_bytes = out;
+        run(job, many, threads);
+    };
+    // A last group that is more than half full is worth its empty lanes.
+    const long rest = images % LANES, full = images - rest + (rest > LANES / 2 ? rest : 0);
+    const long many = full && fits(n) ? full : 0;
+    part(0, many, true);
+    part(many, images - many, false);
+}
+
+// ---- words
+
+void say(const std::exception& e, char* message, int room) {
+    if (room > 0) snprintf(message, room, "%s", e.what());
+}
+
+std::string described(Network& n, bool many) {
+    const Plan& p = *n.with(many).plan;
+    std::ostringstream text;
+    text.precision(12);
+    for (const StepPtr& s : p.steps)
+        text << s->name << '\t' << s->kernel << '\t' << s->density << '\t' << s->multiply_adds << '\t' << s->predicted_ns << '\t' << s->own_bytes
+             << '\t' << s->why << '\n';
+    return text.str();
+}
+
+}  // namespace
+
+}  // namespace prunery::engine
+
+using prunery::engine::Network;
+using prunery::engine::now_ns;
+
+// The bytes must stay until close. Null where they are refused, with the reason in `message`.
+PRUNERY_EXPORT void* prunery_engine_open(const uint8_t* bytes, uint64_t size, char* message, int room) {
+    try {
+        auto network = std::make_unique<Network>();
+        network->graph = prunery::engine::read(bytes, size);
+        return network.release();
+    } catch (const std::exception& e) {
+        prunery::engine::say(e, message, room);
+        return nullptr;
+    }
+}
+
+PRUNERY_EXPORT void prunery_engine_close(void* network) { delete static_cast<Network*>(network); }
+
+// Channels, rows, columns and type of input and output; lanes; bytes of memory of a run, and of weights as the plan holds them.
+PRUNERY_EXPORT int prunery_engine_facts(void* handle, int many, int64_t* facts, char* message, int room) {
+    try {
+        Network& n = *static_cast<Network*>(handle);
+        const prunery::engine::Plan& p = *n.with(many).plan;
+        for (int t : {n.graph.input, n.graph.output}) {
+            const prunery::engine::Tensor& tensor = n.graph.tensors[t];
+            for (int64_t value : {tensor.channels, tensor.rows, tensor.columns, int(tensor.type)}) *facts++ = value;
+        }
+        *facts++ = p.images;
+        *facts++ = p.arena;
+        *facts = 0;
+        for (const auto& s : p.steps) *facts += s->own_bytes;
+        return 0;
+    } catch (const std::exception& e) {
+        prunery::engine::say(e, message, room);
+        return 1;
+    }
+}
+
+PRUNERY_EXPORT int prunery_engine_run(void* network, const void* x, void* y, int64_t images, int threads, char* message, int room) {
+    try {
+        prunery::engine::run_all(*static_cast<Network*>(network), x, y, images, threads);
+        return 0;
+    } catch (const std::exception& e) {
+        prunery::engine::say(e, message, room);
+        return 1;
+    }
+}
+
+// A line a step, fields divided by tabs. The length of the text, whatever the room.
+PRUNERY_EXPORT int64_t prunery_engine_describe(void* network, int many, char* text, int64_t room) {
+    try {
+        const std::string all = prunery::engine::described(*static_cast<Network*>(network), many);
+        if (room > 0) snprintf(text, room, "%s", all.c_str());
+        return all.size();
+    } catch (const std::exception&) {
+        return -1;
+    }
+}
+
+// The best nanoseconds of each step over some runs of the whole, on one thread.
+PRUNERY_EXPORT int prunery_engine_time(void* network, int many, int repeats, const void* x, double* best) {
+    try {
+        Network& n = *static_cast<Network*>(network);
+        prunery::engine::Planned& planned = n.with(many);
+        const prunery::engine::Plan& p = *planned.plan;
+        const prunery::engine::Borrowed memory(planned);
+        const prunery::engine::NoDenormals off;
+        memcpy(memory.memory().at(p.input), x, prunery::engine::bytes_of(p.input.tensor) * p.images);
+        for (int i = 0; i < repeats; ++i)
+            for (size_t s = 0; s < p.steps.size(); ++s) {
+                const double start = now_ns();
+                p.steps[s]->run(memory.memory(), 0, 1);
+                const double took = now_ns() - start;
+                if (i == 0 || took < best[s]) best[s] = took;
+            }
+        return 0;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}

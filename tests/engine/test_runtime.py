@@ -1,0 +1,260 @@
+"""What a packed network computes is what its graph says: every instruction set, any batch and number of threads."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from prunery import native, runtime
+from prunery.engine.file import write
+from prunery.engine.graph import ACTIVATIONS
+from prunery.engine.interpret import interpret
+from prunery.runtime import Broken, Packed
+
+if not native.available():
+    pytest.skip("the compiled library is missing", allow_module_level=True)
+
+BATCHES = (1, 3, 16, 17, 37)
+
+
+def same(making, isa=None, batches=BATCHES, threads=(1, 2)):
+    """Equal to the interpreter, whatever the batch and the threads."""
+    packed = Packed(write(making.graph, {}), "test", isa=isa)
+    x = making.images(max(batches))
+    wanted = np.asarray(interpret(making.graph, x))
+    for n in batches:
+        for t in threads:
+            found = packed(x[:n], threads=t)
+            want = wanted[:n].reshape(found.shape)
+            np.testing.assert_allclose(found, want, rtol=0, atol=2e-5 * max(1.0, float(np.abs(want).max())))
+
+
+def convolution(**more):
+    def build(make, rows, columns):
+        m = make(5, rows, columns)
+        x = m.conv(0, 6, 3)
+        m.conv(x, 7, **{"density": 0.3, "activation": "relu", **more})
+        return m
+
+    return build
+
+
+def residual(make, rows, columns):
+    m = make(3, rows, columns)
+    x = m.conv(0, 8, 3, activation="relu")
+    y = m.conv(x, 8, 3, density=0.2, activation="relu")
+    m.conv(y, 8, 3, density=0.2, residual=[x], activation="relu")
+    return m
+
+
+def two_strides(make, rows, columns):
+    m = make(3, rows, columns)
+    x = m.conv(0, 8, 3, stride=2, activation="relu")
+    short = m.conv(x, 9, 1, stride=2)
+    y = m.conv(x, 9, 3, stride=2, density=0.2)
+    z = m.op("add", [y, short], m.shape(y), activation="relu")
+    g = m.op("global_pool", [z], (9, 1, 1))
+    m.linear(g, 5)
+    return m
+
+
+def squeezed(make, rows, columns):
+    m = make(3, rows, columns)
+    x = m.conv(0, 8, 1, activation="silu")
+    x = m.conv(x, 8, 5, groups=8, activation="silu")
+    g = m.op("global_pool", [x], (8, 1, 1))
+    g = m.linear(g, 3, activation="silu")
+    g = m.linear(g, 8, activation="sigmoid")
+    y = m.op("mul", [x, g], m.shape(x))
+    m.conv(y, 4, 1)
+    return m
+
+
+def dense_block(make, rows, columns):
+    m = make(4, rows, columns)
+    x = m.conv(0, 6, 3)
+    n = m.op("affine", [x], m.shape(x), weight=m.weight(6, 1), bias=m.weight(6, 1)[:, 0], activation="relu")
+    y = m.conv(n, 5, 3, density=0.5)
+    c = m.op("concat", [x, y], (11, *m.shape(x)[1:]))
+    m.op("gather", [c], (4, *m.shape(x)[1:]), index=np.array([10, 0, 3, 3], np.uint32))
+    return m
+
+
+def pools(kind, **more):
+    def build(make, rows, columns):
+        m = make(3, rows, columns)
+        x = m.conv(0, 5, 3)
+        m.conv(m.pool(kind, x, **more), 4, 3)
+        return m
+
+    return build
+
+
+def flat(make, rows, columns):
+    m = make(2, rows, columns)
+    x = m.pool("max_pool", m.conv(0, 5, 3, activation="relu"))
+    c, h, w = m.shape(x)
+    f = m.op("flatten", [x], (c * h * w, 1, 1))
+    y = m.linear(f, 40, density=0.1, activation="relu")
+    m.op("softmax", [m.linear(y, 6)], (6, 1, 1))
+    return m
+
+
+GRAPHS = {
+    "3x3": convolution(kernel=3),
+    "1x1": convolution(kernel=1),
+    "5x5": convolution(kernel=5),
+    "7x7 stride 2": convolution(kernel=7, stride=2),
+    "valid": convolution(kernel=3, padding=0),
+    "stride 3": convolution(kernel=3, stride=3),
+    "2x2 stride 2": convolution(kernel=2, stride=2, padding=0),
+    "uneven padding": convolution(kernel=(3, 5), padding=(0, 1, 2, 3)),
+    "dilated": convolution(kernel=3, dilation=2),
+    "dense": convolution(kernel=3, density=1.0),
+    "empty": convolution(kernel=3, density=0.0),
+    "residual": residual,
+    "two strides": two_strides,
+    "squeeze and excitation": squeezed,
+    "dense block": dense_block,
+    "max pool": pools("max_pool"),
+    "max pool 3": pools("max_pool", kernel=3, stride=2, padding=1),
+    "max pool 3 ceil": pools("max_pool", kernel=3, stride=2, ceil=True),
+    "average pool": pools("avg_pool"),
+    "average pool 3": pools("avg_pool", kernel=3, stride=2, padding=1),
+    "average pool counted": pools("avg_pool", kernel=3, stride=1, padding=1, count_padding=True),
+    "average pool ceil": pools("avg_pool", kernel=3, stride=2, padding=1, ceil=True, count_padding=True),
+    "flat": flat,
+}
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (13, 9), (32, 32), (5, 28)], ids=str)
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
+def test_pictures(make, graph, size):
+    same(graph(make, *size))
+
+
+@pytest.mark.parametrize("isa", native.available())
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
+def test_instruction_sets(make, graph, isa):
+    same(graph(make, 14, 11), isa, (1, 18), (1,))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(make, activation):
+    m = make(3, 9, 9)
+    x = m.conv(0, 5, 3, activation=activation, slope=0.1 if activation in ("leaky_relu", "elu") else 0.0)
+    m.op("activate", [x], m.shape(x), activation=activation, slope=0.1 if activation in ("leaky_relu", "elu") else 0.0)
+    same(m)
+
+
+@pytest.mark.parametrize("density", [0, 0.02, 0.1, 0.5, 1])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 300, 5), (784, 300, 100, 10), (20, 17), (64, 5000)], ids=str)
+def test_vectors(make, sizes, density):
+    m = make(sizes[0])
+    x = 0
+    for n in sizes[1:]:
+        x = m.linear(x, n, density=density, activation="relu")
+    m.linear(x, 4, residual=[m.linear(x, 4)])
+    same(m)
+
+
+def test_a_long_way_home(make):
+    """Memory is given out by who lives when: a tensor that is read again at the end is still itself."""
+    m = make(3, 16, 16)
+    first = m.conv(0, 6, 3)
+    x = first
+    for _ in range(6):
+        x = m.conv(x, 6, 3, density=0.3, activation="relu")
+    m.op("add", [x, first], m.shape(x))
+    same(m)
+
+
+def test_many_callers_at_once(make):
+    m = residual(make, 16, 16)
+    packed = Packed(write(m.graph, {}), "test")
+    x = m.images(20)
+    wanted, wrong = packed(x, threads=1), []
+
+    def call():
+        for n in (1, 20, 5):
+            if not np.array_equal(packed(x[:n], threads=2), wanted[:n]) and n == 20:
+                wrong.append(n)
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    assert not wrong
+
+
+def test_the_number_of_threads_changes_nothing(make):
+    m = squeezed(make, 30, 30)
+    packed, x = Packed(write(m.graph, {}), "test"), m.images(2)
+    assert all(np.array_equal(packed(x, threads=1), packed(x, threads=t)) for t in (2, 3, 5))
+
+
+def test_one_image_and_types(make):
+    packed, x = Packed(write(residual(make, 8, 8).graph, {}), "test"), make(3, 8, 8).images(2)
+    assert np.array_equal(packed(x[0]), packed(x[:1])[0])
+    assert np.array_equal(packed(x.astype(np.float64)), packed(x))
+    assert packed(x[:0]).shape == (0, 8, 8, 8)
+    assert packed(np.asfortranarray(x)).shape == (2, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((1, 3, 8, 9), np.float32), r"\[1, 3, 8, 9\]; expected \[batch, 3, 8, 8\]"),
+        (np.zeros(5, np.float32), r"\[5\]; expected"),
+        (np.zeros((1, 3, 8, 8), complex), "complex128; expected float32"),
+        (np.array(["a"]), "shape"),
+    ],
+    ids=["size", "vector", "complex", "text"],
+)
+def test_inputs_that_do_not_fit(make, x, words):
+    with pytest.raises(Broken, match=words):
+        Packed(write(residual(make, 8, 8).graph, {}), "test")(x)
+
+
+def test_files(make, tmp_path):
+    m = residual(make, 8, 8)
+    (tmp_path / "a.prunery").write_bytes(write(m.graph, {"classes": 8}))
+    packed, x = runtime.load(tmp_path / "a.prunery"), m.images(1)
+    assert packed.about["classes"] == 8
+    packed.save(tmp_path / "b.prunery")
+    assert (tmp_path / "a.prunery").read_bytes() == (tmp_path / "b.prunery").read_bytes()
+    assert np.array_equal(runtime.load(tmp_path / "b.prunery")(x), packed(x))
+    with pytest.raises(Broken, match=r"nothing\.prunery cannot be read: No such file"):
+        runtime.load(tmp_path / "nothing.prunery")
+    (tmp_path / "empty.prunery").touch()
+    with pytest.raises(Broken, match=r"empty\.prunery"):
+        runtime.load(tmp_path / "empty.prunery")
+
+
+def test_explain_tells_every_step(make):
+    m = residual(make, 16, 16)
+    packed = Packed(write(m.graph, {}), "test")
+    for batch in (False, True):
+        told = packed.explain(batch, repeats=2)
+        convs = [layer for layer in told if layer.multiply_adds]
+        assert [layer.name for layer in convs] == ["layer0", "layer1", "layer2"]
+        assert all(layer.measured_us > 0 and layer.predicted_us > 0 and layer.why for layer in convs)
+        assert convs[1].density == pytest.approx(np.mean(m.graph.ops[1].weight != 0))
+
+
+def test_the_run_time_needs_no_torch(make, tmp_path):
+    m = residual(make, 8, 8)
+    (tmp_path / "a.prunery").write_bytes(write(m.graph, {}))
+    np.save(tmp_path / "x.npy", m.images(2))
+    code = f"""
+import sys
+for name in ("torch", "torchvision", "timm", "typer", "safetensors"):
+    sys.modules[name] = None
+import numpy, prunery.runtime
+print(prunery.runtime.load({str(tmp_path / "a.prunery")!r})(numpy.load({str(tmp_path / "x.npy")!r})).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(2, 8, 8, 8)", done.stderr
