@@ -1,7 +1,7 @@
 """ResNet-18 (CIFAR) in bytes, end to end, one image, one thread: unstructured zeros, and blocks of four inputs.
 
 Weights are signed bytes with a scale for each output channel, activations unsigned bytes calibrated on a few batches,
-Weights are signed bytes with a scale for each output channel, activations unsigned bytes calibrated on some batches,
+for our engine and the others alike; ours is compared bit by bit with an integer reference before anything is
 timed. All contestants take turns on one thread. The weights are random, so nothing is said of accuracy.
 """
 
