@@ -1,5 +1,6 @@
 """The engine against other run times: masks, contestants looked at before they are timed, and one table for all."""
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
@@ -140,11 +141,11 @@ class DeepSparse:
                 raise Refused("DeepSparse did not start")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        self._said(b"x")
-        np.save(self.to, x, allow_pickle=False)
+        self._said(b"x" + json.dumps(x.shape).encode() + b"\n" + x.tobytes())
         self.timed()
         self._said(b"y")
-        return np.load(self.back, allow_pickle=False)
+        shape = json.loads(self.back.readline())
+        return np.frombuffer(self.back.read(4 * int(np.prod(shape))), np.float32).reshape(shape)
 
     def timed(self, *_: Any) -> None:
         self._said(b"r")
@@ -159,7 +160,7 @@ class DeepSparse:
 
 
 SERVER = """
-import io, sys, numpy as np, os
+import json, sys, numpy as np, os
 back = os.fdopen(os.dup(1), "wb", 0)
 os.dup2(2, 1)  # it prints a welcome
 import deepsparse
@@ -170,14 +171,13 @@ back.write(b"o")
 while True:
     word = to.read(1)
     if word == b"x":
-        x = [np.load(to, allow_pickle=False)]
+        shape = json.loads(to.readline())
+        x = [np.frombuffer(to.read(4 * int(np.prod(shape))), np.float32).reshape(shape)]
     elif word == b"r":
         y = engine.run(x)
         back.write(b"d")
     elif word == b"y":
-        held = io.BytesIO()
-        np.save(held, y[0], allow_pickle=False)
-        back.write(held.getvalue())
+        back.write(json.dumps(y[0].shape).encode() + b"\\n" + y[0].tobytes())
     else:
         break
 """
