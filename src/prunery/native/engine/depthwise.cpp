@@ -15,7 +15,7 @@ namespace prunery::engine {
 
 namespace {
 
-constexpr int MOST_SUMS = PRUNERY_VECTOR_REGISTERS == 32 ? 28 : 12;
+constexpr int MOST_SUMS = PRUNERY_VECTOR_REGISTERS == 32 ? 28 : 14;
 constexpr long NEAR_BYTES = 16 << 10;
 
 struct Tap {
@@ -112,8 +112,7 @@ class Depthwise : public Step {
     }
 
     void cut(const Op& op) {
-        const int most_w = PRUNERY_VECTOR_REGISTERS == 16 && out.block_h > 1 ? 6 : 7;
-        const int across = pieces(out.block_w, most_w), wide = pieces(out.block_w, across);
+        const int across = pieces(out.block_w, 7), wide = pieces(out.block_w, across);
         const int down = pieces(out.block_h, std::min(4, MOST_SUMS / wide));
         for (int i = 0; i < down; ++i)
             for (int j = 0; j < across; ++j) {

@@ -14,10 +14,13 @@ namespace {
 
 constexpr double NS_PER_KEPT = 0.5;     // sparse: a load, a multiply-add, a store
 constexpr double NS_PER_VECTOR = 0.35;  // dense: one vector of weights
-constexpr double NS_PER_BYTE = 0.06;    // of weights that are more than the second-level cache holds
-constexpr double CACHED = 800e3;
-constexpr double LIVELY = 0.6;  // inputs taken to be other than zero
+constexpr double NS_PER_BYTE = 0.06;    // of weights that come from memory
+constexpr double CACHED = 4e6;          // bytes of weights that do not
+constexpr double LIVELY = 0.8;          // inputs taken to be other than zero
 constexpr int STRIP = 8;        // vectors of outputs that the dense kernel keeps in registers
+
+typedef uint8_t Lane __attribute__((vector_size(LANES)));  // a byte for each
+typedef Vec VecAnywhere __attribute__((aligned(4), may_alias));
 
 // ---- from sums to outputs
 
@@ -27,30 +30,26 @@ struct Around {
 
     // Outputs first to first + LANES.
     void finish(const Memory& m, long first, Ints sums) const {
-        Vec by;
-        memcpy(&by, &frame.multiplier[first], VECTOR);
-        const Vec y = floats(sums) * by;
+        const Vec by = *reinterpret_cast<const VecAnywhere*>(&frame.multiplier[first]), y = floats(sums) * by;
         if (frame.to_floats) return finish_floats(m, first, y);
         Ints bytes = nearest(y);
         if (frame.adds) bytes += residual(m, first);
-        bytes = held(bytes + frame.out.tensor.zero, frame.range.low, frame.range.high);
-        uint8_t* to = reinterpret_cast<uint8_t*>(m.at(frame.out)) + first;
-        for (long i = 0, count = here(first); i < count; ++i) to[i] = bytes[i];
+        const auto narrow = __builtin_convertvector(held(bytes + frame.out.tensor.zero, frame.range.low, frame.range.high), Lane);
+        memcpy(m.at(frame.out) + first, &narrow, here(first));
     }
 
     long here(long first) const { return frame.out.tensor.channels - first < LANES ? frame.out.tensor.channels - first : LANES; }
 
     void finish_floats(const Memory& m, long first, Vec y) const {
-        float* to = reinterpret_cast<float*>(m.at(frame.out)) + first;
         y = with_activation(frame.activation, [&](auto a) { return activate<decltype(a)::value>(rounded(y), frame.slope); });
-        memcpy(to, &y, here(first) * sizeof(float));
+        memcpy(reinterpret_cast<float*>(m.at(frame.out)) + first, &y, here(first) * sizeof(float));
     }
 
+    // There is memory to read behind every tensor.
     Ints residual(const Memory& m, long first) const {
-        const uint8_t* from = reinterpret_cast<const uint8_t*>(m.at(frame.residual)) + first;
-        Ints r{};
-        for (long i = 0, count = here(first); i < count; ++i) r[i] = from[i] - frame.residual.tensor.zero;
-        return nearest(floats(r) * splat(frame.residual_multiplier));
+        Lane r;
+        memcpy(&r, m.at(frame.residual) + first, sizeof r);
+        return nearest(floats(__builtin_convertvector(r, Ints) - frame.residual.tensor.zero) * splat(frame.residual_multiplier));
     }
 };
 
@@ -131,7 +130,7 @@ struct DenseLinear : Step {
 
     DenseLinear(const Op& op, const Frame& f)
         : around(f), inputs(op.weights.inputs), in_words((inputs + D::BYTES - 1) / D::BYTES), strips((vectors() + STRIP - 1) / STRIP) {
-        weights.make(vectors() * in_words);
+        weights.make(vectors() * in_words + STRIP);
         for (long o = 0; o < op.weights.outputs; ++o) {
             uint32_t* to = reinterpret_cast<uint32_t*>(strip(o / LANES / STRIP)) + o % (STRIP * LANES);
             const long width = in_strip(o / LANES / STRIP) * LANES;
@@ -176,26 +175,32 @@ struct DenseLinear : Step {
     void some(const Memory& m, long s, long n) const {
         constexpr int CHAINS = N >= 4 ? 1 : 4 / N;
         const Words* w = strip(s);
+        const int32_t* place = lit.place.data();
+        const uint32_t* word = lit.word.data();
+        const long count = lit.count;
+        const WordsAnywhere* start = reinterpret_cast<const WordsAnywhere*>(&around.frame.start[s * STRIP * LANES]);
         Words sum[CHAINS][N] = {};
+#pragma GCC unroll 8
         for (int v = 0; v < N; ++v)
-            if (v < n) memcpy(&sum[0][v], &around.frame.start[(s * STRIP + v) * LANES], VECTOR);
+            if (v < n) sum[0][v] = start[v];
         long i = 0;
-        for (; i + CHAINS <= lit.count; i += CHAINS)
+        for (; i + CHAINS <= count; i += CHAINS)
 #pragma GCC unroll 4
-            for (int k = 0; k < CHAINS; ++k) add<N>(sum[k], w, i + k, n);
-        for (; i < lit.count; ++i) add<N>(sum[0], w, i, n);
+            for (int k = 0; k < CHAINS; ++k) add<N>(sum[k], w + place[i + k] * n, word[i + k]);
+        for (; i < count; ++i) add<N>(sum[0], w + place[i] * n, word[i]);
+#pragma GCC unroll 8
         for (int v = 0; v < N; ++v) {
+#pragma GCC unroll 4
             for (int k = 1; k < CHAINS; ++k) sum[0][v] += sum[k][v];
             if (v < n) around.finish(m, (s * STRIP + v) * LANES, (Ints)sum[0][v]);
         }
     }
 
+    // Beyond the last strip's vectors: what follows, for sums that nobody reads.
     template <int N>
-    static void add(Words (&sum)[N], const Words* w, long i, long n) {
-        const Words* row = w + lit.place[i] * n;
-        const uint32_t x = lit.word[i];
+    static inline void add(Words (&sum)[N], const Words* row, uint32_t x) {
 #pragma GCC unroll 8
-        for (int v = 0; v < N; ++v) D::add(sum[v], x, row[v]);  // beyond the n vectors: what follows, for sums that nobody reads
+        for (int v = 0; v < N; ++v) D::add(sum[v], x, row[v]);
     }
 };
 

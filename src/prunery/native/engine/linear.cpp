@@ -1,8 +1,9 @@
 // Matrix times vector, in floats: what a fully connected layer is for one image.
 //
 // Half of a vector behind a ReLU is zeros, of a picture of a digit four fifths: both kernels first list the inputs that are not zero and look
-// at no others' weights. So weights are kept by input. What an input gives is added to the outputs in the order of inputs, whatever the number of
-// threads: the result is the same.
+// at no others' weights. So weights are kept by input. Adding to outputs here and there costs more than twice as much as a sum in a register, though:
+// where most inputs are lit, the sparse kernel goes by output. Which way it goes depends on the input alone, so the result is the same for any
+// number of threads.
 
 #include "engine.h"
 
@@ -16,8 +17,11 @@ namespace prunery::engine {
 namespace {
 
 constexpr double NS_PER_KEPT = 0.45;          // sparse: a load, a multiply-add, a store
-constexpr double NS_PER_VECTOR = 0.35;        // dense: one vector of weights, streamed
+constexpr double NS_PER_VECTOR = 0.5;         // dense: one vector of weights from the first-level cache,
+constexpr double NS_PER_FAR_VECTOR = 2.0;     // or from beyond it
+constexpr double NEAR = 24 << 10;             // bytes of weights that stay in it
 constexpr double LIVELY = 0.6;                // inputs taken to be other than zero
+constexpr double CROWDED = 0.45;              // of inputs lit: above, the sparse kernel goes by output
 constexpr int SLICE = 4096;                   // outputs that one part of the sparse kernel adds to: they stay in the first-level cache
 constexpr int STRIP = 8;                      // vectors of outputs that the dense kernel keeps in registers
 
@@ -88,6 +92,15 @@ Column by_input(const Weights& w, long first, long last) {
     return c;
 }
 
+template <class Slice>
+void by_output(const Weights& w, Slice& s) {
+    for (long o = s.first; o <= s.last; ++o) s.row_start.push_back(w.start[o] - w.start[s.first]);
+    for (long k = w.start[s.first]; k < w.start[s.last]; ++k) {
+        s.row_input.push_back(w.index(k));
+        s.row_value.push_back(w.value(k));
+    }
+}
+
 template <class Index>
 struct SparseLinear : Step {
     struct Slice {
@@ -95,11 +108,16 @@ struct SparseLinear : Step {
         std::vector<uint32_t> start;
         std::vector<Index> output;
         std::vector<float> value;
+        std::vector<uint32_t> row_start;  // the same numbers by output
+        std::vector<uint32_t> row_input;
+        std::vector<float> row_value;
     };
     Frame frame;
     std::vector<Slice> slices;
 
     explicit SparseLinear(const Frame& f) : frame(f) {}
+    static void by_inputs(const Slice& s, const float* bias, float* to);
+    static void by_outputs(const Slice& s, const float* bias, const float* x, float* to);
 
     void run(const Memory& m, int part, int parts) const override {
         const Share mine(slices.size(), part, parts);
@@ -110,16 +128,39 @@ struct SparseLinear : Step {
 
     void one(const Memory& m, const Slice& s) const {
         float* to = reinterpret_cast<float*>(m.at(frame.out)) + s.first;
-        memcpy(to, frame.bias.data() + s.first, (s.last - s.first) * sizeof(float));
-        const Index* output = s.output.data();
-        const float* value = s.value.data();
-        for (int i = 0; i < lit.count; ++i) {
-            const float x = lit.value[i];
-            for (uint32_t k = s.start[lit.place[i]], end = s.start[lit.place[i] + 1]; k < end; ++k) to[output[k]] += value[k] * x;
-        }
+        const float* bias = frame.bias.data() + s.first;
+        if (lit.count > CROWDED * (s.start.size() - 1)) by_outputs(s, bias, reinterpret_cast<const float*>(m.at(frame.in)), to);
+        else by_inputs(s, bias, to);
         frame.finish(m, s.first, (s.last - s.first + LANES - 1) / LANES * LANES);
     }
 };
+
+template <class Index>
+void SparseLinear<Index>::by_inputs(const Slice& s, const float* bias, float* to) {
+    memcpy(to, bias, (s.last - s.first) * sizeof(float));
+    const Index* output = s.output.data();
+    const float* value = s.value.data();
+    for (int i = 0; i < lit.count; ++i) {
+        const float x = lit.value[i];
+        for (uint32_t k = s.start[lit.place[i]], end = s.start[lit.place[i] + 1]; k < end; ++k) to[output[k]] += value[k] * x;
+    }
+}
+
+// Four sums, since each must wait for its own last addition.
+template <class Index>
+void SparseLinear<Index>::by_outputs(const Slice& s, const float* bias, const float* x, float* to) {
+    const uint32_t* input = s.row_input.data();
+    const float* value = s.row_value.data();
+    for (long o = 0; o < s.last - s.first; ++o) {
+        float sum[4] = {bias[o], 0, 0, 0};
+        uint32_t k = s.row_start[o];
+        const uint32_t end = s.row_start[o + 1];
+        for (; k + 4 <= end; k += 4)
+            for (int j = 0; j < 4; ++j) sum[j] += value[k + j] * x[input[k + j]];
+        for (; k < end; ++k) sum[0] += value[k] * x[input[k]];
+        to[o] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+}
 
 template <class Index>
 StepPtr sparse(const Op& op, const Frame& frame) {
@@ -131,7 +172,8 @@ StepPtr sparse(const Op& op, const Frame& frame) {
         const long last = first + size < w.outputs ? first + size : w.outputs;
         Column c = by_input(w, first, last);
         s->own_bytes += c.output.size() * (sizeof(Index) + sizeof(float)) + c.start.size() * sizeof(uint32_t);
-        s->slices.push_back({first, last, std::move(c.start), std::vector<Index>(c.output.begin(), c.output.end()), std::move(c.value)});
+        s->slices.push_back({first, last, std::move(c.start), std::vector<Index>(c.output.begin(), c.output.end()), std::move(c.value), {}, {}, {}});
+        by_output(w, s->slices.back());
     }
     return s;
 }
@@ -207,10 +249,11 @@ StepPtr linear(const Op& op, const Place& in, const Place& out, const Place* res
     const Weights& w = op.weights;
     const double total = double(w.outputs) * w.inputs, listed = 1.0 * w.inputs;
     const double sparse_ns = 60 + listed + NS_PER_KEPT * LIVELY * w.kept;
-    const double dense_ns = 60 + listed + NS_PER_VECTOR * LIVELY * total / LANES;
+    const double each = total * sizeof(float) < NEAR ? NS_PER_VECTOR : NS_PER_FAR_VECTOR;
+    const double dense_ns = 60 + listed + each * LIVELY * total / LANES;
     const bool is_sparse = w.sparse() && sparse_ns < dense_ns;
     StepPtr s = !is_sparse ? std::make_unique<DenseLinear>(op, frame) : w.outputs <= 65536 ? sparse<uint16_t>(op, frame) : sparse<uint32_t>(op, frame);
-    s->kernel = is_sparse ? "sparse by input" : "dense by input";
+    s->kernel = is_sparse ? "sparse" : "dense";
     s->why = told(sparse_ns, dense_ns);
     s->density = w.density();
     s->multiply_adds = is_sparse ? w.kept : total;
