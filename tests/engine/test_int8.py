@@ -113,7 +113,7 @@ def agree(net, isa, counts=(1, 2), threads=(1, 2, 3)):
             np.testing.assert_array_equal(found.reshape(wanted.shape), wanted, err_msg=f"{count} images, {n} threads")
 
 
-@pytest.fixture(params=["vnni", "plain"], autouse=True)
+@pytest.fixture(params=["vnni", "plain"])
 def vnni(request, monkeypatch):
     """With the processor's instruction for sums of products of bytes, and without."""
     if request.param == "plain":
@@ -157,6 +157,7 @@ CONVS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", CONVS)
 def test_convolution(name, isa):
@@ -166,6 +167,7 @@ def test_convolution(name, isa):
     agree(net, isa)
 
 
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("density", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
@@ -176,6 +178,16 @@ def test_residual(density, activation, isa):
     agree(net, isa)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_coarse_residual(isa):
+    """Steps of the residual that are hundreds of the output's: more than 16 bits hold, but the sum may be small again."""
+    net = Net(6, 9, 9, seed=4, zero=100)
+    net.conv(0, 6, residual=[0], zero=100)
+    net.graph.tensors[1].scale = float(np.float32(net.graph.tensors[0].scale / 300))
+    agree(net, isa)
+
+
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 def test_extreme_bytes(isa):
     """Sums of 255 times -128 and 127, which saturate 16 bits where kernels are careless."""
@@ -200,6 +212,7 @@ LINEARS = {
 }
 
 
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("floats", [True, False], ids=["floats", "bytes"])
 @pytest.mark.parametrize("name", LINEARS)
@@ -210,6 +223,7 @@ def test_linear(name, floats, isa):
     agree(net, isa)
 
 
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("density", [0.01, 0.5])
 def test_linear_residual(density, isa):
@@ -326,6 +340,7 @@ def test_quantize_everything(isa):
     agree(net, isa)
 
 
+@pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_network(isa):
     """Strides, a shortcut, pools and two linear layers: tensors of one network share memory."""
@@ -342,6 +357,23 @@ def test_a_network(isa):
     hidden = net.linear(pooled, 20, 0.5, activation="relu")
     net.linear(hidden, 10, floats=True)
     agree(net, isa)
+
+
+@pytest.mark.skipif("avx512_vnni" not in native.features() or "v4" not in ISAS, reason="the choice differs elsewhere")
+def test_every_kernel_is_chosen_somewhere():
+    """Lists for each output where little is kept, for four where much is; channels in blocks where there are many."""
+    found = {}
+    for density, channels in ((0.1, 64), (1.0, 64), (0.3, 512)):
+        net = Net(channels, 8, 8)
+        net.conv(0, 16, density=density)
+        (layer,) = [x for x in Packed(write(net.graph, {}), "it", isa="v4").explain() if x.kernel.startswith("int8")]
+        found[density] = layer
+    assert [found[d].kernel for d in (0.1, 1.0, 0.3)] == ["int8 rows", "int8 fours", "int8 rows"]
+    assert " 1 blocks" in found[0.1].why
+    assert " 1 blocks" not in found[0.3].why
+    assert found[0.1].multiply_adds < found[1.0].multiply_adds
+    assert 0 < found[0.1].predicted_us < found[1.0].predicted_us
+    assert found[0.1].bytes < found[1.0].bytes
 
 
 def test_scales_too_far_apart():

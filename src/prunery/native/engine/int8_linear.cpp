@@ -12,12 +12,12 @@ namespace prunery::engine {
 
 namespace {
 
-constexpr double NS_PER_KEPT = 0.5;     // sparse: a load, a multiply-add, a store
-constexpr double NS_PER_VECTOR = 0.35;  // dense: one vector of weights
-constexpr double NS_PER_BYTE = 0.06;    // of weights that come from memory
-constexpr double CACHED = 4e6;          // bytes of weights that do not
-constexpr double LIVELY = 0.8;          // inputs taken to be other than zero
-constexpr int STRIP = 8;        // vectors of outputs that the dense kernel keeps in registers
+constexpr double NS_PER_KEPT = 0.17, NS_PER_INPUT = 1.6;  // sparse: a weight, and the end of an input's list
+constexpr double NS_PER_VECTOR = 0.75;                    // dense: one vector of weights, from the second-level cache
+constexpr double NS_PER_BYTE = 0.06;                      // of weights that come from memory
+constexpr double CACHED = 4e6;                            // bytes of weights that do not
+constexpr double LIVELY = 0.8;                            // inputs taken to be other than zero
+constexpr int STRIP = 8;                                  // vectors of outputs that the dense kernel keeps in registers
 
 typedef uint8_t Lane __attribute__((vector_size(LANES)));  // a byte for each
 typedef Vec VecAnywhere __attribute__((aligned(4), may_alias));
@@ -283,8 +283,8 @@ StepPtr linear_int8(const Op& op, const Place& in, const Place& out, const Place
     const Frame frame(op, in, out, residual);
     const Weights& w = op.weights;
     const double total = double(w.outputs) * w.inputs, word = has_vnni() ? 4 : 2, vectors = double(frame.start.size() / LANES) * w.inputs / word;
-    const double sparse_ns = 60 + w.inputs + streamed(NS_PER_KEPT * LIVELY * w.kept, 3.0 * w.kept);
-    const double dense_ns = 60 + w.inputs / word + streamed(NS_PER_VECTOR * vectors, VECTOR * vectors);
+    const double sparse_ns = 60 + LIVELY * streamed(NS_PER_INPUT * w.inputs + NS_PER_KEPT * w.kept, 3.0 * w.kept);
+    const double dense_ns = 60 + w.inputs / word + LIVELY * streamed(NS_PER_VECTOR * vectors, VECTOR * vectors);
     const bool is_sparse = w.sparse() && sparse_ns < dense_ns;
     StepPtr s = is_sparse ? std::make_unique<SparseLinear>(op, frame) : dense(op, frame);
     char text[96];
