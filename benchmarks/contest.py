@@ -1,6 +1,7 @@
 """The engine against other run times: masks, contestants looked at before they are timed, and one table for all."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
@@ -133,6 +134,7 @@ class DeepSparse:
             self.server = subprocess.Popen(
                 [str(DEEPSPARSE), "-c", SERVER, str(path), str(len(x)), str(threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             )  # fmt: skip
             assert self.server.stdin is not None
             assert self.server.stdout is not None

@@ -180,7 +180,7 @@ def test_residual(density, activation, isa):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_coarse_residual(isa):
-    """Steps of the residual that are hundreds of the output's: more than 16 bits hold, but the sum may be small again."""
+    """Steps of the residual that are hundreds of the output's: more than 16 bits hold; the sum may be small."""
     net = Net(6, 9, 9, seed=4, zero=100)
     net.conv(0, 6, residual=[0], zero=100)
     net.graph.tensors[1].scale = float(np.float32(net.graph.tensors[0].scale / 300))
