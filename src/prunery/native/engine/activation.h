@@ -18,6 +18,7 @@
 namespace prunery::engine {
 
 typedef int32_t VecInts __attribute__((vector_size(PRUNERY_VECTOR_BYTES)));
+typedef uint32_t VecUints __attribute__((vector_size(PRUNERY_VECTOR_BYTES)));  // shifts that wrap are defined for these
 
 // x86's maximum is its second operand where one is a NaN: it passes, as it does through a comparison that is false for it.
 inline Vec at_least(Vec x, float least) {
@@ -47,7 +48,7 @@ inline Vec at_most(Vec x, float most) {
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the last bits
 
 // 2^n for an n in the last bits of n + ROUND: 0 for -127, infinity for 128.
-inline Vec power_of_two(Vec shifted) { return (Vec)(((VecInts)shifted << 23) + 0x3f800000); }
+inline Vec power_of_two(Vec shifted) { return (Vec)(((VecUints)shifted << 23) + 0x3f800000u); }
 
 // e^x = scale * (1 + rest): 0 below -88 and infinity above 88.4.
 struct Exponential {
