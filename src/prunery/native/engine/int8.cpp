@@ -14,6 +14,7 @@
 #include "int8_tiles.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
 #include "activation.h"
@@ -407,11 +408,12 @@ Counts counted(const Source& source, long out_quads, bool fours) {
 }  // namespace
 
 StepPtr conv_int8(const Op& op, const Place& in, const Place& out, const Place* residual) {
+    const Frame frame(op, in, out, residual);
     const Kernels& table = tile_kernels(has_vnni());
     const Source source{op, in.tensor.channels, table.splits};
     const Counts n = counted(source, quads_of(op.weights.outputs), table.fours[0]);
     const Shape rows = best(op, out, n, false), fours = table.fours[0] ? best(op, out, n, true) : Shape();
-    auto c = std::make_unique<Conv>(op, Frame(op, in, out, residual), fours.ns < rows.ns ? fours : rows, table);
+    auto c = std::make_unique<Conv>(op, frame, fours.ns < rows.ns ? fours : rows, table);
     c->name = op.name;
     const Blocks blocks(quads_of(in.tensor.channels), c->blocks);
     const auto row = [&](const Quad<1>& q) { return Row{offset(op, in, q.quad, q.tap), q.weights[0]}; };

@@ -6,6 +6,8 @@
 
 #include "int8.h"
 
+#include <cstdio>
+
 #include "activation.h"
 
 namespace prunery::engine {
