@@ -151,20 +151,4 @@ inline auto with_activation(Activation a, F&& f) {
     return f(std::integral_constant<Activation, Activation::NONE>());
 }
 
-// A rectangle of vectors in memory, activated where it lies. For kernels that have too many variants to have each for every activation.
-using ActivateTile = void (*)(char* at, long row, int h, int w, float slope);
-
-template <Activation A>
-inline void activate_tile(char* at, long row, int h, int w, float slope) {
-    for (; h; --h, at += row)
-        for (int x = 0; x < w; ++x) {
-            Vec& v = reinterpret_cast<Vec*>(at)[x];
-            v = activate<A>(v, slope);
-        }
-}
-
-inline ActivateTile activate_tile_of(Activation a) {
-    return with_activation(a, [](auto constant) -> ActivateTile { return activate_tile<decltype(constant)::value>; });
-}
-
 }  // namespace prunery::engine

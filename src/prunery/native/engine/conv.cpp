@@ -31,9 +31,17 @@ Choice forced;
 namespace {
 
 using conv_testing::Choice;
+using cost::COSTS;
 
 constexpr int MOST_SUMS = PRUNERY_VECTOR_REGISTERS == 32 ? 28 : 14;    // of a sparse tile: a weight and a product need registers too
-constexpr int DENSE_SUMS = PRUNERY_VECTOR_REGISTERS == 32 ? 24 : 12;   // of a dense one: up to four inputs as well
+
+// Registers that sums and inputs of a dense tile leave for a weight and, without fused multiply-adds, a product.
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr int SPARE = 1;
+#else
+constexpr int SPARE = 2;
+#endif
+constexpr bool fits(int area, int size) { return area * size + area + SPARE <= PRUNERY_VECTOR_REGISTERS; }
 constexpr int BUNDLE = 8;                                              // outputs at most, sparse
 
 union Word {
@@ -118,7 +126,7 @@ Kernel find_dense(int h, int w, int size) {
     return among<Kernel, 1, 2, 4>(h, [&](auto H) {
         return among<Kernel, 1, 2, 3, 4>(w, [&](auto W) {
             return among<Kernel, 1, 2, 3, 4, 6, 12, 24>(size, [&](auto N) -> Kernel {
-                if constexpr (H * W > 4 || H * W * N > DENSE_SUMS) return nullptr;
+                if constexpr (H * W > 4 || !fits(H * W, N)) return nullptr;
                 else return dense_kernel<H, W, N>;
             });
         });
@@ -170,6 +178,11 @@ struct Layer {
 
     int stride() const { return op.stride_w <= 2 ? op.stride_w : 0; }
     double pixels() const { return double(out.tensor.rows) * out.tensor.columns; }
+
+    // The rows and columns of input vectors that lie under a tile of outputs, and their bytes in whole cache lines.
+    double rows_under(int h) const { return std::min((h - 1) * op.stride_h + 1 + (op.kernel_h - 1) * op.dilation_h, h * op.kernel_h); }
+    double columns_under(int w) const { return std::min((w - 1) * op.stride_w + 1 + (op.kernel_w - 1) * op.dilation_w, w * op.kernel_w); }
+    double bytes_under(int h, int w) const { return rows_under(h) * (columns_under(w) * VECTOR + cost::CACHE_LINE - VECTOR); }
 };
 
 // ---- the choice of a kernel, by predicted time alone
@@ -179,71 +192,94 @@ struct Prediction {
     double ns = 1e30;
 };
 
-// How much of the input lies under a tile, in vectors of one channel.
-double footprint(const Layer& l, int h, int w) {
-    const double rows = std::min((h - 1) * l.op.stride_h + 1 + (l.op.kernel_h - 1) * l.op.dilation_h, h * l.op.kernel_h);
-    const double columns = std::min((w - 1) * l.op.stride_w + 1 + (l.op.kernel_w - 1) * l.op.dilation_w, w * l.op.kernel_w);
-    return rows * columns;
+// What the terms of a prediction are made of. A pair is an output and an input channel that it may see.
+struct Figures {
+    double vectors, tiles, area;  // of a plane of outputs; tiles in it; vectors in a tile
+    double outputs, pairs, taps;  // of all groups; taps: weights of a pair
+    double passes, under;         // under: vectors of an input channel that lie under a tile
+    double vast;                  // 1 where input and output together do not stay in the second-level cache
+
+    Figures(const Layer& l, const Choice& c)
+        : vectors(double(l.out.block_h) * l.out.block_w), tiles(double(pieces(l.out.block_h, c.h)) * pieces(l.out.block_w, c.w)), area(vectors / tiles),
+          outputs(l.op.weights.outputs), pairs(outputs * l.channels), taps(l.rows.kept() / pairs), passes(pieces(l.channels, c.channels)),
+          under(l.rows_under(c.h) * l.columns_under(c.w)), vast(l.in.bytes + l.out.bytes > cost::NEAR_BYTES) {}
+
+    // How many of the vectors under a tile some outputs touch, at random.
+    double touched(double some) const { return under * (1 - std::exp(-some * taps * area / under)); }
+};
+
+// How often a bundle finds that a vector of its input is not near any more, as a share. A bundle that touches few returns to them at random; one
+// that touches all returns in order, when the first are gone, but then the processor fetches ahead of it.
+double far_share(const Layer& l, const Choice& c, double touched) {
+    const double bytes = l.bytes_under(c.h, c.w) * c.channels;
+    return bytes <= cost::NEAREST_BYTES ? 0 : std::pow(1 - cost::NEAREST_BYTES / bytes, 1 - touched) * (1 - touched / 2);
+}
+
+double predict_sparse(const Layer& l, const Choice& c) {
+    const Figures f(l, c);
+    const double mean = l.rows.kept() / (f.outputs * f.passes), spread = std::sqrt(mean * (1 - f.taps / l.area));
+    const double weights = l.rows.kept() + f.outputs * f.passes * spread * cost::UNEVEN * (1 - 1.0 / c.size);
+    const double lines = f.tiles * f.pairs / l.outputs * f.touched(l.outputs), again = f.tiles * f.pairs / c.size * f.touched(c.size);
+    return weights * (f.vectors * COSTS.fma + f.tiles * (c.size % 4 ? COSTS.weight : COSTS.of_four)) +
+           f.outputs * f.passes * (f.vectors * COSTS.sum + f.tiles / c.size * COSTS.bundle) + lines * (COSTS.line + f.vast * COSTS.vast) +
+           again * far_share(l, c, f.touched(c.size) / f.under) * COSTS.far + f.vast * f.outputs * f.vectors * COSTS.vast;
+}
+
+double predict_dense(const Layer& l, const Choice& c) {
+    const Figures f(l, c);
+    const double steps = f.pairs * l.area / c.size * (1 - std::pow(1 - f.taps / l.area, c.size));
+    const double adding = c.size * f.area * COSTS.dense_fma, loading = (f.area + (1 + c.size) * cost::LOAD_OF_ONE) * COSTS.fma;
+    const double lines = f.tiles * f.pairs / l.outputs * f.under, again = f.tiles * f.pairs / c.size * f.under;
+    return steps * f.tiles * std::max(adding, loading) + f.outputs * f.passes * f.vectors * COSTS.sum + again * far_share(l, c, 1) * COSTS.far +
+           f.vast * (lines + f.outputs * f.vectors) * COSTS.vast;
 }
 
 double predict(const Layer& l, const Choice& c) {
-    const double tiles = double(pieces(l.out.block_h, c.h)) * pieces(l.out.block_w, c.w);
-    const double vectors = double(l.out.block_h) * l.out.block_w;
-    const double passes = pieces(l.channels, c.channels), rows = l.op.weights.outputs;
-    const double bundles = rows / c.size * passes;
-    double steps, work;  // steps of all bundles and passes; multiply-adds of each
-    if (c.dense) {
-        const double share = double(l.rows.kept()) / (double(l.op.weights.inputs) * l.op.weights.outputs);
-        steps = double(l.op.weights.inputs) * (1 - std::pow(1 - share, c.size)) * rows / c.size;
-        work = c.size;
-    } else {
-        const double mean = l.rows.kept() / (rows * passes);
-        steps = (l.rows.kept() + (c.size > 1 ? cost::UNEVEN * std::sqrt(mean) * rows * passes : 0)) / c.size;
-        work = c.size;
-    }
-    const double bytes = footprint(l, c.h, c.w) * VECTOR * std::min(c.channels, l.channels);
-    const double far = bytes > cost::NEAR_BYTES ? 1 - cost::NEAR_BYTES / bytes : 0;
-    const double tap = c.dense ? cost::DENSE_FMA : cost::FMA + far * cost::FAR;
-    const double stream = steps * (c.dense ? 1 + c.size : 2 * c.size) * 4 * cost::STREAM_BYTE;
-    double ns = steps * work * vectors * tap;
-    ns += tiles * (steps * (c.dense ? cost::DENSE_STEP + c.size * cost::DENSE_WEIGHT : c.size * cost::WEIGHT) + stream);
-    ns += rows * vectors * (passes * cost::STORE + (passes - 1) * cost::LOAD) + tiles * bundles * cost::BUNDLE;
-    ns += tiles * footprint(l, c.h, c.w) * l.channels * l.op.groups * cost::LINE;
-    return ns;
+    const bool more = l.op.activation != Activation::NONE && l.op.activation != Activation::RELU;
+    const double finish = more ? double(l.op.weights.outputs) * l.out.block_h * l.out.block_w * COSTS.activation : 0;
+    return finish + (c.dense ? predict_dense(l, c) : predict_sparse(l, c));
 }
 
 bool possible(const Layer& l, const Choice& c) {
-    if ((c.w > 4 && l.out.block_w % c.w) || (c.h > 2 && l.out.block_h % c.h)) return false;  // the pieces would be of sizes that do not exist
-    if (c.dense) return find_dense(c.h, c.w, c.size);
-    return find_sparse(c.h, c.w, l.stride(), c.size);
+    if (c.h > l.out.block_h || c.w > l.out.block_w || c.size > l.outputs) return false;
+    if ((c.w > 4 && l.out.block_w % c.w) || (c.h > 2 && l.out.block_h % c.h)) return false;  // there would be pieces of sizes that have no kernel
+    return c.dense ? find_dense(c.h, c.w, c.size) : find_sparse(c.h, c.w, l.stride(), c.size);
 }
 
 void consider(const Layer& l, const Choice& c, Prediction& best) {
+    if (!possible(l, c)) return;
     const double ns = predict(l, c);
     if (ns < best.ns) best = {c, ns};
 }
 
-// Channels of a pass: all of them, or so many that the input under a tile takes about `bytes`.
-int channels_for(const Layer& l, const Choice& c, long bytes) {
-    const int most = std::max(1, int(bytes / (footprint(l, c.h, c.w) * VECTOR)));
-    const int passes = pieces(l.channels, most);
-    return pieces(l.channels, passes);
+// As many channels in a pass as take some power of two of bytes under a tile, or half as much again; or all.
+void consider_passes(const Layer& l, Choice c, Prediction& best) {
+    c.channels = l.channels;
+    consider(l, c, best);
+    for (long bytes = 8 << 10; bytes <= 96 << 10; bytes += bytes & (bytes - 1) ? bytes / 3 : bytes / 2) {
+        const int most = std::max(1, int(bytes / l.bytes_under(c.h, c.w))), passes = pieces(l.channels, most);
+        c.channels = pieces(l.channels, passes);
+        if (passes > 1) consider(l, c, best);
+    }
 }
 
-Prediction best_of(const Layer& l, bool dense) {
+Prediction best_sparse(const Layer& l) {
     Prediction best;
     for (int h : {4, 2, 1})
         for (int w : {7, 4, 3, 2, 1})
-            for (int size : {24, 12, 8, 6, 4, 3, 2, 1}) {
-                Choice c{dense, h, w, size, l.channels};
-                if (h > l.out.block_h || w > l.out.block_w || size > std::max(1, l.outputs) || !possible(l, c)) continue;
-                if (dense) consider(l, c, best);
-                else
-                    for (long bytes : {12 << 10, 16 << 10, 20 << 10, 24 << 10, 28 << 10, 36 << 10, 48 << 10, 1 << 20}) {
-                        c.channels = channels_for(l, c, bytes);
-                        consider(l, c, best);
-                    }
-            }
+            for (int size : SPARSE_SIZES) consider_passes(l, {false, h, w, size, 0}, best);
+    return best;
+}
+
+// As many outputs in a bundle as there are registers for.
+Prediction best_dense(const Layer& l) {
+    Prediction best;
+    for (int h : {4, 2, 1})
+        for (int w : {4, 3, 2, 1}) {
+            int most = l.outputs;
+            while (most > 1 && !fits(h * w, most)) --most;
+            consider_passes(l, {true, h, w, largest_size(true, most), 0}, best);
+        }
     return best;
 }
 
@@ -328,8 +364,16 @@ class Conv : public Step {
             c.first = p.first;
             c.last = p.last;
             const int* start = starts.data() + p.bundles - p.chunk;
-            run_bundles(c, kernel, bundles.data() + start[from], bundles.data() + start[to]);
+            if (p.last && c.activate)
+                for (int chunk = from; chunk < to; ++chunk) activate_chunk(c, t, kernel, bundles.data() + start[chunk], bundles.data() + start[chunk + 1], chunks[chunk]);
+            else run_bundles(c, kernel, bundles.data() + start[from], bundles.data() + start[to]);
         }
+    }
+
+    // Bundles name their outputs one after the other.
+    static void activate_chunk(const Call& c, const Tile& t, const Kernel* kernel, const Bundle* first, const Bundle* last, const Chunk& chunk) {
+        run_bundles(c, kernel, first, last);
+        c.activate(c, first->outputs, chunk.last - chunk.first, t.h, t.w);
     }
 
     static void run_bundles(const Call& c, const Kernel* kernel, const Bundle* first, const Bundle* last) {
@@ -458,15 +502,14 @@ class Conv : public Step {
 };
 
 std::string title(const Choice& c) {
-    const std::string tiles = std::to_string(c.h) + "x" + std::to_string(c.w);
-    return (c.dense ? "dense " : "sparse ") + std::to_string(c.size) + " outputs x " + tiles;
+    return (c.dense ? "dense " : "sparse ") + std::to_string(c.h) + "x" + std::to_string(c.w) + " tiles, " + std::to_string(c.size) + " outputs";
 }
 
 }  // namespace
 
 StepPtr conv(const Op& op, const Place& in, const Place& out, const Place* residual) {
     const Layer layer(op, in, out, residual);
-    Prediction sparse = best_of(layer, false), dense = best_of(layer, true);
+    const Prediction sparse = best_sparse(layer), dense = best_dense(layer);
     Prediction best = dense.ns < sparse.ns ? dense : sparse;
     Choice forced = conv_testing::forced;
     if (forced.h) {

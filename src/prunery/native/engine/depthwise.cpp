@@ -6,6 +6,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "cost.h"
@@ -14,6 +15,8 @@
 namespace prunery::engine {
 
 namespace {
+
+using cost::COSTS;
 
 constexpr int MOST_SUMS = PRUNERY_VECTOR_REGISTERS == 32 ? 28 : 14;
 constexpr long NEAR_BYTES = 16 << 10;
@@ -49,7 +52,7 @@ Kernel find_kernel(int h, int w, int stride) {
     return among<Kernel, 1, 2, 3, 4>(h, [&](auto H) {
         return among<Kernel, 1, 2, 3, 4, 5, 6, 7>(w, [&](auto W) {
             return among<Kernel, 0, 1, 2>(stride, [&](auto S) -> Kernel {
-                if constexpr (H * W > MOST_SUMS) return nullptr;
+                if constexpr (H * W > MOST_SUMS || (S == 0 && W > 1)) return nullptr;
                 else return depthwise_kernel<H, W, S>;
             });
         });
@@ -59,12 +62,15 @@ Kernel find_kernel(int h, int w, int stride) {
 struct Tile {
     long in, out, residual;
     Kernel kernel;
+    int h, w;
 };
 
 class Depthwise : public Step {
   public:
     Depthwise(const Op& op, const Place& i, const Place& o, const Place* r) : in(i), out(o), residual(r ? *r : Place{}), adds(r), bias(bias_of(op)) {
         call = call_of(op, in, out, residual, bias.data());
+        channels.resize(out.planes);
+        std::iota(channels.begin(), channels.end(), 0);
         pack(op);
         cut(op);
         name = op.name;
@@ -84,7 +90,9 @@ class Depthwise : public Step {
             c.in = memory.at(in) + t.in;
             c.out = memory.at(out) + t.out;
             c.residual = adds ? memory.at(residual) + t.residual : nullptr;
-            t.kernel(c, {taps.data(), start.data(), in.plane, int(long(out.planes) * block / blocks), int(long(out.planes) * (block + 1) / blocks)});
+            const int first = long(out.planes) * block / blocks, last = long(out.planes) * (block + 1) / blocks;
+            t.kernel(c, {taps.data(), start.data(), in.plane, first, last});
+            if (c.activate) c.activate(c, channels.data() + first, last - first, t.h, t.w);
         }
     }
 
@@ -94,7 +102,7 @@ class Depthwise : public Step {
     std::vector<float> bias;
     Call call{};
     std::vector<Tap> taps;
-    std::vector<int> start{0};
+    std::vector<int> start{0}, channels;  // of each channel its first tap, and its number
     std::vector<Tile> tiles;
     int together = 1;  // channels
 
@@ -112,14 +120,14 @@ class Depthwise : public Step {
     }
 
     void cut(const Op& op) {
-        const int across = pieces(out.block_w, 7), wide = pieces(out.block_w, across);
+        const int across = pieces(out.block_w, op.stride_w <= 2 ? 7 : 1), wide = pieces(out.block_w, across);
         const int down = pieces(out.block_h, std::min(4, MOST_SUMS / wide));
         for (int i = 0; i < down; ++i)
             for (int j = 0; j < across; ++j) {
                 const long y = long(out.block_h) * i / down, x = long(out.block_w) * j / across;
                 const int h = long(out.block_h) * (i + 1) / down - y, w = long(out.block_w) * (j + 1) / across - x;
                 const Kernel kernel = find_kernel(h, w, op.stride_w <= 2 ? op.stride_w : 0);
-                tiles.push_back({y * call.in_row + x * call.in_step, y * out.row + x * VECTOR, y * residual.row + x * VECTOR, kernel});
+                tiles.push_back({y * call.in_row + x * call.in_step, y * out.row + x * VECTOR, y * residual.row + x * VECTOR, kernel, h, w});
             }
         kernel = "depthwise " + std::to_string(pieces(out.block_h, down)) + "x" + std::to_string(wide);
         why = "each output has one input channel";
@@ -127,9 +135,10 @@ class Depthwise : public Step {
     }
 
     double predict() const {
-        const double vectors = double(out.block_h) * out.block_w;
-        return taps.size() * (vectors * cost::FMA + tiles.size() * cost::WEIGHT) + out.planes * (vectors * cost::STORE + tiles.size() * cost::BUNDLE) +
-               in.planes * double(in.plane) / VECTOR * cost::LINE;
+        const double vectors = double(out.block_h) * out.block_w, outputs = out.planes * vectors, inputs = in.planes * double(in.plane) / VECTOR;
+        const double vast = in.bytes + out.bytes > cost::NEAR_BYTES ? COSTS.vast : 0;
+        return taps.size() * (vectors * COSTS.fma + tiles.size() * COSTS.weight) + outputs * (COSTS.sum + vast + (call.activate ? COSTS.activation : 0)) +
+               inputs * (COSTS.line + vast) + double(out.planes) * tiles.size() * COSTS.bundle;
     }
 };
 

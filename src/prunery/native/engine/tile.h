@@ -17,6 +17,12 @@
 
 namespace prunery::engine {
 
+struct Call;
+
+// The activation of a tile of many outputs, where it lies: a call of its own, as there are too many kernels to have each for every activation,
+// and for many outputs at a time, since one vector's takes as long as ten's.
+using Activate = void (*)(const Call&, const int* outputs, int count, int h, int w);
+
 // What a kernel needs besides its weights.
 struct Call {
     const char *in, *residual;  // at the tile, in the first plane that matters
@@ -24,7 +30,7 @@ struct Call {
     long in_row, in_step, out_row, out_plane, residual_row, residual_plane;  // in_row and in_step: from one output vector to the next
     const float* bias;
     bool first, last, relu;
-    ActivateTile activate;  // what is neither nothing nor relu
+    Activate activate;  // neither nothing nor relu; kernels leave it to their callers
     float slope;
 };
 
@@ -122,8 +128,6 @@ inline void put_down(const Call& c, Vec (&sum)[N][H][W], const int* outputs) {
         char* to = c.out + outputs[n] * c.out_plane;
         each_at<H, W>(to, c.out_row, VECTOR, [&](auto y, auto x, Vec& v) { v = sum[n][y][x]; });
     });
-    if (!c.last || !c.activate) return;
-    for (int n = 0; n < N; ++n) c.activate(c.out + outputs[n] * c.out_plane, c.out_row, H, W, c.slope);
 }
 
 // sum += weight * what lies at p. STRIDE 0: any.
@@ -131,6 +135,21 @@ template <int H, int W, int STRIDE>
 inline void add_tap(const Call& c, Vec (&sum)[H][W], const char* p, Vec weight) {
     const long step = STRIDE ? STRIDE * VECTOR : c.in_step;
     each_at<H, W>(p, c.in_row, step, [&](auto y, auto x, const Vec& v) { sum[y][x] += weight * v; });
+}
+
+template <Activation A>
+void activate_outputs(const Call& call, const int* outputs, int count, int h, int w) {
+    const Call c = call;  // what is written might be c for all that the compiler knows
+    for (int i = 0; i < count; ++i) {
+        char* p = c.out + outputs[i] * c.out_plane;
+        for (int y = 0; y < h; ++y, p += c.out_row)
+            for (int x = 0; x < w; ++x) vector_at(p + x * VECTOR) = activate<A>(vector_at(p + x * VECTOR), c.slope);
+    }
+}
+
+inline Activate activate_of(Activation a) {
+    if (a == Activation::NONE || a == Activation::RELU) return nullptr;
+    return with_activation(a, [](auto constant) -> Activate { return activate_outputs<decltype(constant)::value>; });
 }
 
 // ---- cutting and choosing
@@ -158,7 +177,7 @@ inline Call call_of(const Op& op, const Place& in, const Place& out, const Place
     c.bias = bias;
     c.first = c.last = true;
     c.relu = op.activation == Activation::RELU;
-    c.activate = c.relu || op.activation == Activation::NONE ? nullptr : activate_tile_of(op.activation);
+    c.activate = activate_of(op.activation);
     c.slope = op.slope;
     return c;
 }
