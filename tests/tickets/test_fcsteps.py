@@ -153,6 +153,35 @@ def test_a_step_is_torchs(isa, kernel, mask, batch):
             assert after.step == WARM + 1
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["adam", "nesterov, decay"])
+def test_wide_layers_and_large_batches_in_several_blocks(isa, kernel, name):
+    network, spec = network_of((30, 150, 170, 5)), RULES[name]
+    reference = Torch(network, masks_of(network, 0.4), spec, *scaling_of("pixel by pixel", 30))
+    images, batches = images_of(1100, 30, 5), orders(0, 1100, 1024, 0, 3)
+    options = {"scale": reference.scale, "shift": reference.shift, "isa": isa, "kernel": kernel}
+    for step in range(3):  # the second batch has 76 images
+        before, row = reference.snapshot(), batches[step : step + 1]
+        after, _ = train(before, reference.masks, Rule.of(spec), images, row, [spec.lr], **options)
+        reference.step(images, row[row >= 0])
+        compare(after, reference.snapshot(), before)
+
+
+def test_the_kernel_follows_from_density_lit_pixels_and_width():
+    def kernels(density, **options):
+        network = network_of((50, 64, 64, 10))
+        weights = {n: p.detach() for n, p in network.named_parameters()}
+        return Replica(Snapshot(weights), masks_of(network, density), Rule(), 60, **options).kernels
+
+    assert kernels(1.0) == ["dense", "dense", "sparse"]
+    assert kernels(0.5) == ["dense", "sparse", "sparse"]
+    assert kernels(0.3) == ["sparse"] * 3
+    assert kernels(0.3, shift=-0.4) == ["dense", "sparse", "sparse"]
+    assert kernels(1.0, lit=0.9) == ["sparse", "dense", "sparse"]
+    assert kernels(0.01, kernel="dense") == ["dense"] * 3
+
+
 @pytest.fixture
 def task():
     """A network of three layers, its masks, images and 30 batches."""
@@ -388,6 +417,7 @@ WRONG = {
     "empty": "a batch is empty",
     "size": r"expected \[steps, 60\]",
     "kernel": "choose one of auto, sparse, dense",
+    "no batch": "batch = 0 is too small",
 }
 
 
@@ -416,6 +446,7 @@ def spoilt(task, what):
         batches = batches[:, :50]
     elif what == "kernel":
         options["kernel"] = "fast"
+    options["batch"] = 0 if what == "no batch" else 60
     return weights, masks, images, batches, options
 
 
@@ -423,7 +454,7 @@ def spoilt(task, what):
 def test_what_does_not_fit_is_refused(task, what):
     weights, masks, images, batches, options = spoilt(task, what)
     with pytest.raises(Refused, match=WRONG[what]):
-        Replica(Snapshot(weights), masks, Rule(), 60, **options).train(images, batches, [1e-3] * len(batches))
+        Replica(Snapshot(weights), masks, Rule(), **options).train(images, batches, [1e-3] * len(batches))
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class Net {
     Images images(const uint8_t* bytes, const int32_t* labels) const { return {bytes, labels, pixels.count()}; }
 
   private:
-    // Outputs in a block: the rows of a block should stay in the second-level cache. Smaller ones, that stay in the first, were measured: what
+    // Outputs in a block: the rows of a block should stay in the second-level cache. Blocks that stay in the first were measured: what
     // they save, the shorter columns cost.
     int block(const Layer& layer) const { return std::min(layer.outputs, std::clamp((256 << 10) / (4 * request.batch), 64, 65535)); }
     // Vectors in a panel: all samples' gradients should leave room in the first-level cache.
@@ -213,7 +213,8 @@ class Net {
 
     void backward(Room& room, double rate, long step) {
         const Update update = update_of(request.optimiser.kind);
-        const Rule rule(request.optimiser, request.optimiser.decay, rate, step), bias_rule(request.optimiser, request.bias_decay, rate, step);
+        const Rule rule(request.optimiser, request.optimiser.decay, rate, step);
+        const Rule bias_rule(request.optimiser, request.bias_decay, rate, step);
         for (int l = int(layers.size()) - 1; l >= 0; --l) {
             Layer& layer = layers[l];
             const Gradient dy{room.dy[l].data(), room.batch.x.stride, room.batch.groups, bias_gradients.data()};

@@ -3,7 +3,7 @@
 //
 // Weights are stored by the input that they read, their moments beside them, so that one pass serves both gradients: while the
 // input's row is in registers, each of its weights needs one row of the outputs' gradients. Sums over samples are made for four weights at
-// a time, and the optimiser is applied before they leave the cache. Gradients are never stored.
+// a time, and the optimiser is applied before they leave the first-level cache.
 //
 // Only the lit vectors of an input's row (those with a value that is not zero) are looked at.
 //
