@@ -116,6 +116,7 @@ COMMANDS = [
     # what does not fit together
     ("train lenet5", "lenet5", "1x8x8"),
     (TRAIN + " --set model.input=[3,32,32]", "model.input = (3, 32, 32)", "(1, 8, 8)"),
+    (TRAIN + " --set model.input=[1,80000,80000]", "80000", "is too large; expected at most"),
     (TRAIN + " --set model.input=[8,8]", "model.input = [8, 8]", "[channels, height, width]"),
     (TRAIN + " --set model.classes=3", "model.classes = 3", "10"),
     (TRAIN + " --scaling imagenet", 'data.scaling = "imagenet"', "1 channel"),

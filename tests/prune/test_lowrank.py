@@ -112,7 +112,7 @@ REFUSED = {
     "a text": (Net, {"rank": "half"}, 'factorise.rank = "half" is not allowed'),
     "layers that cannot": (Net, {"rank": 1, "layers": ("deep",)}, "saves nothing in any layer; expected less"),
     "weights that diverged": (spoilt, {"rank": 2}, "mix.weight holds NaN or infinity"),
-    "a network of one layer": (lambda: nn.Conv2d(3, 8, 3), {"rank": 1}, "saves nothing in any layer"),
+    "a network of one layer": (lambda: nn.Conv2d(3, 8, 3), {"rank": 1}, "the network is itself a layer, Conv2d"),
     "an example of another shape": (lambda: nn.Sequential(nn.Linear(9, 9)), {"rank": 1}, "cannot take the example, [2"),
 }
 

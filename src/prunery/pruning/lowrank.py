@@ -134,6 +134,9 @@ def _layers(network: nn.Module, example: Tensor, patterns: tuple[str, ...]) -> t
     """What can be factorised, and the multiply-adds of all prunable layers together."""
     batch = [(example[:1], torch.zeros(1))]
     weights = prunable(network)
+    if "weight" in weights:
+        seen = f"the network is itself a layer, {type(network).__name__}"
+        raise Refused(f"factorise: {seen}; expected one that holds layers, such as nn.Sequential(layer)")
     names = [n for n in weights if any(hits(n, p) for p in patterns)]
     if not names:
         known = ", ".join(n.removesuffix(".weight") for n in weights) or "none"

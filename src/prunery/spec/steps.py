@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import textwrap
 from dataclasses import dataclass, fields
 from functools import cache
@@ -10,6 +11,9 @@ from typing import Any, ClassVar, Literal, get_type_hints
 
 from .check import Count, Density, NotNegative, Positive, Share, Whole, check
 from .errors import Refused, quote
+
+MOST_NUMBERS, MOST_CLASSES = 2**26, 2**20
+"""of one input, and of answers: a stranger's file asks for a network of this size before anything else is known"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,9 @@ class Model(Spec):
         if len(self.input) not in (0, 3):
             seen = list(self.input)
             raise Refused(f"model.input = {quote(seen)} is not allowed; expected [channels, height, width]")
+        if math.prod(self.input) > MOST_NUMBERS or self.classes > MOST_CLASSES:
+            seen = f"model.input = {quote(list(self.input))} with model.classes = {self.classes}"
+            raise Refused(f"{seen} is too large; expected at most {MOST_NUMBERS} numbers and {MOST_CLASSES} classes")
 
 
 @dataclass(frozen=True, kw_only=True)
