@@ -14,7 +14,7 @@ from prunery.engine.check import check
 from prunery.engine.interpret import Interpreted, interpret
 from prunery.engine.lower import lower
 from prunery.engine.operators import MOVES, OPERATORS
-from prunery.engine.pack import difference, lowered
+from prunery.engine.trial import difference, lowered
 from prunery.models import build
 from prunery.spec import Model, Refused
 

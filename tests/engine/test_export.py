@@ -10,7 +10,7 @@ from torch import nn
 
 from prunery.engine import export, to_onnx, to_openvino
 from prunery.engine.interpret import Interpreted
-from prunery.engine.pack import difference, lowered
+from prunery.engine.trial import difference, lowered
 from prunery.models import build
 from prunery.spec import Model, Refused
 

@@ -11,9 +11,9 @@ from prunery.engine.check import check
 from prunery.engine.graph import Graph, Op, Tensor
 from prunery.engine.interpret import every_tensor, interpret
 from prunery.engine.lower import alive, applied, compact, fused, lower, single
-from prunery.engine.pack import difference, lowered
 from prunery.engine.places import Value, indexed, surround, taps
 from prunery.engine.rules import FUSED, SPELT_OUT
+from prunery.engine.trial import difference, lowered
 from prunery.models import build
 from prunery.spec import Model
 

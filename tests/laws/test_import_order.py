@@ -151,7 +151,7 @@ RIGHT = [
     ("prunery.runs", "from .spec import Step\nimport torch\nfrom . import masks"),
     ("prunery.train.loop", "from . import schedule\nfrom .distil import loss\nfrom ..data import batches"),
     ("prunery.report.page", "from ..runs import read\nfrom ..spec import Recipe\nimport matplotlib"),
-    ("prunery.engine.pack", "from .runtime import open_packed\nfrom ..native import library"),
+    ("prunery.engine.trial", "from .runtime import open_packed\nfrom ..native import library"),
     ("prunery.engine.runtime", "import numpy\nfrom ..native import library\nfrom .runtime_file import read"),
     ("prunery.runtime", "from .engine.runtime import open_packed\nfrom . import native"),
     ("prunery.measure.latency", "from ..engine.runtime import open_packed"),

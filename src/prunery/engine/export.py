@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..spec import Refused
 from .capture import evaluated
-from .pack import EQUAL, answer, difference
+from .trial import EQUAL, answer, difference
 
 Run = Callable[[np.ndarray], np.ndarray]
 

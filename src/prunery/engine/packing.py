@@ -11,7 +11,7 @@ from ..runtime import Packed, loads
 from ..spec import Refused
 from .file import read, write
 from .graph import Graph
-from .pack import lowered
+from .trial import lowered
 
 EQUAL = 1e-4
 

@@ -97,7 +97,7 @@ struct Network {
 // ---- threads
 
 // Denormal numbers are slow on some processors and mean nothing here. They become zeros inside of a run only.
-struct NoDenormals {
+struct [[maybe_unused]] NoDenormals {
 #if defined(__SSE__)
     unsigned before = __builtin_ia32_stmxcsr();
     NoDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
