@@ -5,7 +5,8 @@ random so that dead channels still give constants. In each group of coupled chan
 smallest L1 norm is masked. `shrink` must then give a network that is really smaller, computes on images that it has not
 seen what the masked one computes (1e-5, relative to the largest output), gives every parameter a finite gradient in
 training mode, and comes back from a safetensors file into a freshly built network that the file's description reshaped.
-A network of which nothing can be pruned is REFUSED with the reason; one that fails a check is WRONG.
+A network of which nothing can be pruned is REFUSED with the reason; one that fails a check is WRONG. All networks take
+most of an hour: with --rows FILE each row is kept there when it is done, and the same command goes on after it.
 """
 
 import copy
@@ -13,7 +14,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from prunery.masks import PRUNABLE, Mask, apply_
 from prunery.measure import count, totals
 from prunery.models import build, describe, fit, reshape_
 from prunery.pruning import Group, groups, shrink, unit_mask
-from prunery.runs import read_tensors, write_tensors
+from prunery.runs import commit, read_tensors, write_tensors
 from prunery.spec import Model, Refused
 
 EQUAL = 1e-5
@@ -75,22 +76,36 @@ class Row:
     multiply_adds: float = 1.0
     difference: float = 0.0
     why: str = ""
+    commit: str = ""
 
 
 def main() -> None:
-    asked = arguments(__doc__, only="")
+    asked = arguments(__doc__, only="", rows="")
     names = QUICK if asked.quick else [n for n in ZOO if asked.only in n]
+    known = finished(Path(asked.rows)) if asked.rows else {}
     rows = []
     for name in names:
-        rows.append(tried(name))
+        rows.append(known.get(name) or tried(name))
+        if asked.rows and name not in known:
+            with Path(asked.rows).open("a") as file:
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
         if not asked.json:
             print(columns([told(rows[-1])]), flush=True)
-    finish(claims(rows, asked.quick or bool(asked.only)), table(rows), asked, more=reasons(rows))
+    at = ", ".join(sorted({r.commit or "unknown" for r in rows}))
+    finish(claims(rows, asked.quick or bool(asked.only)), table(rows), asked, more=reasons(rows), at=at)
+
+
+def finished(path: Path) -> dict[str, Row]:
+    """What an earlier call has kept; a line that it was killed in the middle of counts as nothing."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = [Row(**json.loads(line)) for line in lines if line.endswith("\n")]
+    path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in rows))
+    return {r.name: r for r in rows}
 
 
 def tried(name: str) -> Row:
     """A network through all checks; what it is refused or wrong for is the row's last word."""
-    row = Row(name)
+    row = Row(name, commit=commit() or "")
     try:
         row.status = checked(row)
     except Refused as refusal:
