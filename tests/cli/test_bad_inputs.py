@@ -10,6 +10,7 @@ from prunery.spec import STEPS
 
 TRAIN = "train convnet --steps 1 --runs {runs}"
 PRUNE = "prune {trained}/{pack}/packed.safetensors --out {runs}.safetensors"
+LOTTERY = "lottery lenet_300_100 --set data.name=digits --steps 200 --runs {runs}"
 PRETRAINED = "train mobilenet_v2 --data folder:{shelf}/sizes --resize 32 --set model.weights=pretrained --runs {runs}"
 
 # words of the command | what the line must contain
@@ -23,6 +24,30 @@ COMMANDS = [
     ("show conv6 extra", "extra"),
     ("show conv6 --batch many", '"many"', "a whole number"),
     (TRAIN + " --threads two", '"two"', "a whole number"),
+    # lotteries
+    ("lottery", "NETWORK"),
+    ("lottery lenet_30_100", '"lenet_30_100"', "did you mean lenet_300_100?"),
+    ("lottery conv2", '"conv2"', "RECIPE.toml"),
+    ("lottery {shelf}/none.toml", "does not exist", "expected a TOML file"),
+    ("lottery {shelf}/good.toml", "good.toml", '"step"', "did you mean steps?"),
+    (LOTTERY + " --figure 2", '--figure = "2"', "1, 3, 4, all"),
+    (LOTTERY + " --seeds 0", "--seeds = 0", "1 or more"),
+    (LOTTERY + " --levels few", '"few"', "a whole number"),
+    (LOTTERY + " --levels -1", "--levels = -1", "0 or more"),
+    (LOTTERY + " --steps 0", "--steps = 0", "1 or more"),
+    (LOTTERY + " --threads -1", "--threads = -1", "0 or more"),
+    (LOTTERY + " --set lrr=1", '"lrr"', "did you mean lr?"),
+    (LOTTERY + " --set step.lr=1", "step.lr=1", "KEY=VALUE"),
+    (LOTTERY + " --set data.name=mnits", '"mnits"', "did you mean mnist?"),
+    (LOTTERY + " --set data.scaling=image", 'data.scaling = "image"', "unit, channel or raw"),
+    (LOTTERY + " --set data.flip=true", "data.flip", "leave it out"),
+    (LOTTERY + " --set data.validation=0", "data.validation = 0", "1 or more"),
+    (LOTTERY + " --set model.name=convnet", "conv1.weight", "linear layers only"),
+    (LOTTERY + " --set model.weights=a.pth", "model.weights", "leave it out"),
+    (LOTTERY + " --set 'arms=[\"reinit\"]'", "lottery.arms", "ticket among them"),
+    (LOTTERY + " --set 'arms=[\"ticket\",\"lucky\"]'", '"lucky"', "choose one of ticket"),
+    (LOTTERY + " --set rewind=150", "lottery.rewind = 150", "a multiple of"),
+    (LOTTERY + " --set rate_fc=1", "lottery.rate_fc = 1", "below 1"),
     # names
     ("train lenet", '"lenet"', "did you mean lenet5?"),
     ("train resnet2O", '"resnet2O"', "resnet20"),

@@ -12,7 +12,9 @@ import pytest
 from prunery.spec import (
     STEPS,
     Data,
+    Draw,
     Init,
+    Lottery,
     Model,
     Node,
     Pack,
@@ -34,7 +36,7 @@ from prunery.spec import (
     read_toml,
 )  # fmt: skip
 
-CLASSES = [*STEPS.values(), Data, Model]
+CLASSES = [*STEPS.values(), Data, Model, Lottery, Draw]
 KINDS = {cls.kind: cls for cls in CLASSES}
 NAMES = Path(__file__).parent.parent / "golden" / "names.json"
 
@@ -49,6 +51,9 @@ CHOSEN = {
     "prune": Prune(density=1.0, criterion="random", scope="layer", exclude=("fc*", "", "a]b,c")),
     "quantize": Quantize(bits=2, per="tensor", data=Data(name="mnist")),
     "pack": Pack(values="float32"),
+    "lottery": Lottery(steps=7, every=7, arms=("signs", "ticket"), curve_levels=(), scope="global"),
+    "lottery_default": Lottery(),
+    "draw": Draw(arm="reinit", level=3, seed=1, number=2),
     **{f"{kind}_default": cls() for kind, cls in STEPS.items()},
 }
 
@@ -213,6 +218,7 @@ def test_a_toml_file_is_refused_by_name(tmp_path):
 LENET = Node(Init(model=Model(name="lenet5", input=(1, 28, 28), classes=10)))
 DENSE = Node(Train(data=Data(name="mnist"), epochs=2.0, optimizer="adam", lr=1.2e-3, batch=64), LENET)
 CUT = Node(Prune(data=Data(name="mnist"), density=0.1), DENSE)
+LOTTERY = Lottery(model=Model(name="lenet_300_100", input=(1, 28, 28), classes=10, init="glorot_normal"))
 PINNED = {
     "init": Node(Init()),
     "init, seed 1": Node(Init(seed=1)),
@@ -228,6 +234,8 @@ PINNED = {
     "finetune": Node(Train(data=Data(name="mnist", flip=True, validation=0), steps=100, lr=0.01), CUT),
     "quantize": Node(Quantize(bits=4), CUT),
     "pack": Node(Pack(values="float32"), Node(Quantize(bits=4), CUT)),
+    "lottery": Node(LOTTERY),
+    "draw": Node(Draw(arm="reinit", level=1, seed=2, number=1), Node(Draw(seed=2), Node(LOTTERY))),
 }
 
 
@@ -241,7 +249,7 @@ def test_each_history_has_its_own_name():
     assert all(re.fullmatch(r"[a-z]+-[0-9a-f]{12}", node.name) for node in PINNED.values())
 
 
-@pytest.mark.parametrize("cls", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("cls", CLASSES, ids=KINDS)
 def test_a_new_field_with_a_default_renames_nothing(cls):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Later(cls):
@@ -267,7 +275,7 @@ def test_every_field_is_part_of_the_name(cls, name):
     assert digest(build(cls, {name: other(cls, name)} | COMPANY.get(name, {})), "") != digest(cls(), "")
 
 
-COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}}
+COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}, "rewind": {"every": 5}}
 """Fields that mean nothing without another."""
 
 
@@ -278,6 +286,8 @@ def other(cls, name):
         return {"name": "x"}
     if get_origin(kind) is Literal:
         return next(v for v in get_args(kind) if v != default)
+    if name == "arms":
+        return ["ticket", "signs"]
     if get_origin(kind) is tuple:
         return {int: [3, 5, 5], float: [7.0], str: ["x"]}[core(get_args(kind)[0])]
-    return {str: "x", bool: not default, int: 5, float: 0.03}[kind]
+    return {str: "x", bool: not default, int: 5 + (default == 5), float: 0.03}[kind]

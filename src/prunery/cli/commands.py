@@ -11,6 +11,7 @@ from ..runs import Step
 from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, read_recipe, recipe
 from .settings import (
     Board,
+    Cores,
     DataFolder,
     Device,
     Every,
@@ -211,6 +212,35 @@ def compare(
     if json:
         return screen.as_json(rows)
     return screen.show(as_markdown(comparison_cells(rows)), "", f"rows, table and figure: {out}")
+
+
+@app.command()
+def lottery(
+    what: Annotated[str, typer.Argument(metavar="NETWORK", help="lenet_300_100, or a lottery's RECIPE.toml")],
+    figure: Annotated[str, typer.Option(help="train only what this figure of the paper shows: 1, 3, 4, all")] = "all",
+    seeds: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="independent lotteries")] = None,
+    levels: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="rounds of pruning")] = None,
+    steps: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="iterations at each level")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the figures and the claims")] = Path("lottery"),
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    threads: Cores = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The lottery ticket paper's experiment: tickets, their controls, the figures, and which claims hold."""
+    from .. import tickets
+    from ..spec import read_lottery
+    from . import screen
+    from .lottery import Progressing, asked, finished
+
+    wanted = asked(read_lottery(what, set), figure, seeds, levels, steps)
+    with place(Where(runs, data_dir, "cpu", threads, checkpoint_seconds, quiet)) as there, Progressing(quiet) as pace:
+        done = tickets.run(wanted, there, pace)
+    found, text = finished(wanted, done, figure, out)
+    screen.as_json(found) if json else screen.show(*text)
 
 
 @app.command()

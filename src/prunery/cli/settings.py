@@ -58,6 +58,10 @@ Threads = Annotated[
         "--threads", parser=whole, metavar="N", help="CPU threads of training; 0: one for small networks, else all"
     ),
 ]
+Cores = Annotated[
+    int,
+    typer.Option("--threads", parser=whole, metavar="N", help="networks that train side by side; 0: one a core"),
+]
 Every = Annotated[
     float,
     typer.Option(

@@ -45,13 +45,23 @@ def _called(network: Any, threads: int, x: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(x)).numpy()
 
 
-def _onnxruntime(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
-    with tempfile.TemporaryDirectory() as folder:
-        path = to_onnx(network, torch.from_numpy(example), Path(folder) / "network.onnx")
-        return _session(path, threads)
+def written(name: str, network: nn.Module, example: np.ndarray, images: Images, folder: Path) -> Path:
+    """The file that a rival reads; `images` calibrate where it is quantised."""
+    source, _, _ = name.partition("-")
+    x = torch.from_numpy(example)
+    if source == "onnxruntime":
+        path = to_onnx(network, x, folder / "network.onnx")
+        return _quantised_onnx(path, images) if quantised(name) else path
+    path = to_openvino(network, x, folder / "network.xml")
+    return _quantised_openvino(path, images) if quantised(name) else path
 
 
-def _session(path: Path, threads: int) -> Call:
+def size(path: Path) -> int:
+    """Bytes of such a file, with those that lie beside it."""
+    return sum(p.stat().st_size for p in (path, path.with_suffix(".bin"), Path(f"{path}.data")) if p.exists())
+
+
+def _onnxruntime(path: Path, threads: int) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -60,12 +70,6 @@ def _session(path: Path, threads: int) -> Call:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x})[0]
-
-
-def _onnxruntime_int8(network: nn.Module, example: np.ndarray, threads: int, images: Images) -> Call:
-    with tempfile.TemporaryDirectory() as folder:
-        path = to_onnx(network, torch.from_numpy(example), Path(folder) / "network.onnx")
-        return _session(_quantised_onnx(path, images), threads)
 
 
 def _quantised_onnx(path: Path, images: Images) -> Path:
@@ -92,42 +96,43 @@ def _quantised_onnx(path: Path, images: Images) -> Path:
     return done
 
 
-def _openvino(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
-    with tempfile.TemporaryDirectory() as folder:
-        path = to_openvino(network, torch.from_numpy(example), Path(folder) / "network.xml")
-        return _compiled_openvino(_openvino_core().read_model(path), threads)
+def _openvino(path: Path, threads: int) -> Call:
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    core = _openvino_package().Core()
+    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
 
-def _openvino_core() -> Any:
+def _openvino_package() -> Any:
     try:
         import openvino
     except ImportError:
         raise Refused("openvino is missing; install it: pip install 'prunery[openvino]'") from None
-    return openvino.Core()
+    return openvino
 
 
-def _compiled_openvino(model: Any, threads: int) -> Call:
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = _openvino_core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
-
-
-def _openvino_int8(network: nn.Module, example: np.ndarray, threads: int, images: Images) -> Call:
+def _quantised_openvino(path: Path, images: Images) -> Path:
     import nncf
 
+    package, done = _openvino_package(), path.with_name("int8.xml")
+    model = package.Core().read_model(path)
+    package.save_model(nncf.quantize(model, nncf.Dataset(images)), done, compress_to_fp16=False)
+    return done
+
+
+OPENED = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+
+
+def _from_file(name: str, network: nn.Module, example: np.ndarray, threads: int, images: Images) -> Call:
     with tempfile.TemporaryDirectory() as folder:
-        path = to_openvino(network, torch.from_numpy(example), Path(folder) / "network.xml")
-        model = _openvino_core().read_model(path)
-        return _compiled_openvino(nncf.quantize(model, nncf.Dataset(images)), threads)
+        path = written(name, network, example, images, Path(folder))
+        return OPENED[name.partition("-")[0]](path, threads)
 
 
 RIVALS: dict[str, Callable[[nn.Module, np.ndarray, int, Images], Call]] = {
     "torch": _torch,
     "compile": _compiled,
-    "onnxruntime": _onnxruntime,
-    "onnxruntime-int8": _onnxruntime_int8,
-    "openvino": _openvino,
-    "openvino-int8": _openvino_int8,
+    **{name: partial(_from_file, name) for name in ("onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8")},
 }
 
 

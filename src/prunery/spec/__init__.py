@@ -2,6 +2,8 @@
 
 from .check import check
 from .errors import Refused, choose, quote
+from .lottery import Draw, Lottery
+from .lottery_file import LOTTERIES, read_lottery
 from .names import Node, chosen, digest
 from .recipe import Recipe, Stage, in_a_row, read_recipe, recipe
 from .steps import (
@@ -23,7 +25,8 @@ from .steps import (
 from .toml import build, dumps, loads, plain, read_toml
 
 __all__ = [
-    "STEPS", "Data", "Factorise", "Init", "Model", "Node", "Pack", "Prune", "Quantize", "Recipe", "Refused", "Reset",
-    "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen", "digest", "dumps", "helps", "hints",
-    "in_a_row", "loads", "plain", "quote", "read_recipe", "read_toml", "recipe",
+    "LOTTERIES", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune", "Quantize",
+    "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen", "digest",
+    "dumps", "helps", "hints", "in_a_row", "loads", "plain", "quote", "read_lottery", "read_recipe", "read_toml",
+    "recipe",
 ]  # fmt: skip

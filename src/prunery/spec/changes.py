@@ -18,7 +18,7 @@ def apply(setting: str, top: Table, entries: list[Table]) -> None:
     if not equals or not key or not all(where) or len(where) > 2:
         raise Refused(f"--set {quote(setting)} is not allowed; expected KEY=VALUE such as train.lr=0.01")
     for found in _targets(where, key, top, entries):
-        found[key] = _value(text.strip())
+        found[key] = value_of(text.strip())
 
 
 def table(values: Table, key: str) -> Table:
@@ -59,7 +59,7 @@ def _inner(step: Table, key: str) -> Table:
     return step[key]
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A value as TOML would read it; words without quotes are texts."""
     try:
         found = tomllib.loads(f"x = {text}")

@@ -104,8 +104,8 @@ class Model(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.input) not in (0, 3):
-            seen = list(self.input)
-            raise Refused(f"model.input = {quote(seen)} is not allowed; expected [channels, height, width]")
+            shape = quote(list(self.input))
+            raise Refused(f"model.input = {shape} is not allowed; expected [channels, height, width]")
         if math.prod(self.input) > MOST_NUMBERS or self.classes > MOST_CLASSES:
             seen = f"model.input = {quote(list(self.input))} with model.classes = {self.classes}"
             raise Refused(f"{seen} is too large; expected at most {MOST_NUMBERS} numbers and {MOST_CLASSES} classes")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import Refused, choose, quote
+from .lottery import Draw, Lottery
 from .steps import STEPS, Spec, hints
 
 S = TypeVar("S", bound=Spec)
@@ -63,8 +64,8 @@ def loads(text: str) -> Spec:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Refused(f"the spec is not TOML: {error}; expected what prunery wrote") from None
-    kind = choose(values.pop("kind", ""), STEPS, "kind")
-    return build(STEPS[kind], values)
+    kinds = STEPS | {cls.kind: cls for cls in (Lottery, Draw)}
+    return build(kinds[choose(values.pop("kind", ""), kinds, "kind")], values)
 
 
 def _lines(values: dict[str, Any], prefix: str) -> list[str]:

@@ -1,0 +1,231 @@
+"""A lottery carried out: every network a folder of its own, made once, by as many threads as there are cores.
+
+Networks of one level do not wait for each other: a control needs nothing but its ticket's mask, a ticket the one before
+it. So the chains of tickets go first, and what was asked of them fills the cores behind.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import data, models
+from ..chain import Place, filled
+from ..masks import Mask, ones, prunable
+from ..runs import Runs, Step, Work
+from ..spec import Draw, Lottery, Node, Refused, Train, in_a_row, quote
+from ..train import Stopped, Ways, evaluate
+from ..train.loop import derived
+from .arms import CONTROLS, STRATEGIES, Begun, Hand, Weights
+from .crew import Crew, Task
+from .fcsteps import Snapshot, affine
+from .imp import imp
+from .kept import LEFT, REWOUND, WHOLE, Kept, keep
+from .ladder import counts, density, pruned
+from .pace import Pace, effort
+from .trial import Start, Table, Trial
+
+FOLDER = "lottery"
+"""inside the folder of runs"""
+AGREE = 1e-3
+
+
+def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
+    """Every network of a lottery, in the order of `lottery.draws()`; what is there already is not made again."""
+    with _one_torch_thread():
+        table = set_up(lottery, place)
+        threads = place.ways.threads or len(os.sched_getaffinity(0))
+        game = Game(table, place, Crew(threads), pace or Pace())
+        game.play()
+    return [Step(game.runs.path(game.node(draw))) for draw in table.lottery.draws()]
+
+
+def set_up(lottery: Lottery, place: Place) -> Table:
+    """The images, and the network as the kernels see it; what cannot run is refused here."""
+    whole = filled(in_a_row(lottery.model, Train(data=lottery.data)), place)
+    lottery = replace(lottery, model=whole.init.model, data=whole.data)
+    splits = data.load(lottery.data, place.data)
+    scaling = affine(splits)
+    if scaling is None:
+        seen = f"data.scaling = {quote(lottery.data.scaling)} scales every image by itself"
+        raise Refused(f"lottery: {seen}; expected unit, channel or raw")
+    lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
+    table = Table(lottery, splits, *scaling, lit=lit)
+    _check(table)
+    return table
+
+
+def _check(table: Table) -> None:
+    """The kernels compute linear layers with a ReLU between them: the network says the same of some images, or goes."""
+    model, few = table.lottery.model, table.splits.validation.at(torch.arange(min(64, len(table.splits.validation))))
+    network = models.build(model, 0)
+    theirs = evaluate(network, few, table.splits)
+    ours = table.replica(Snapshot(network.state_dict()), {}).evaluate(few)
+    if theirs is None or ours is None:
+        raise Refused("lottery: no image is held out to stop early by; set data.validation to 1 or more")
+    if abs(ours.loss - theirs.loss) > AGREE * max(1.0, theirs.loss):
+        raise Refused(f"lottery: {model.name} is no chain of linear layers with a ReLU between them; expected one")
+
+
+class Game:
+    """The networks of one lottery and the threads that make them."""
+
+    def __init__(self, table: Table, place: Place, crew: Crew, pace: Pace) -> None:
+        self.table, self.lottery, self.place, self.crew, self.pace = table, table.lottery, place, crew, pace
+        self.runs = Runs(place.runs.root / FOLDER)
+        self.root = Node(self.lottery.rules())
+        self.drawing = threading.Lock()
+        self.node, self.theta = cache(self._node), cache(self._theta)
+
+    @cached_property
+    def whole(self) -> Mask:
+        """Level 0's mask."""
+        return ones(prunable(models.build(self.lottery.model, 0)))
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {n: tuple(m.shape) for n, m in self.whole.items()}
+
+    @cached_property
+    def ways(self) -> Ways:
+        stopping = lambda: self.crew.leaving() or self.place.ways.stopping()  # noqa: E731
+        return replace(self.place.ways, stopping=stopping, tick=self.pace.tick)
+
+    def play(self) -> None:
+        """All of it."""
+        self.runs.once(self.root, self._describe, self.place.say, self.ways.stopping)
+        self.pace.begin(self.lottery, self.efforts, self.crew.threads)
+        self.crew.run(self._chain("ticket", seed) for seed in range(self.lottery.seeds))
+
+    def _describe(self, work: Work) -> None:
+        """The folder of the rules: what each level keeps."""
+        levels = range(self.lottery.levels + 1)
+        work.result({"density": [density(self.shapes, self.lottery, level) for level in levels]})
+
+    @cached_property
+    def efforts(self) -> dict[int, float]:
+        """What a step costs at each level."""
+        weights = sum(torch.Size(s).numel() for s in self.shapes.values())
+        left = {v: sum(counts(self.shapes, self.lottery, v).values()) for v in range(self.lottery.levels + 1)}
+        return {level: effort(kept, weights) for level, kept in left.items()}
+
+    def _node(self, draw: Draw) -> Node:
+        """A network's place in the tree: it comes from the one whose mask it wears."""
+        if draw.level == 0:
+            return Node(draw, self.root)
+        arm = draw.arm if draw.arm in STRATEGIES and draw.level > 1 else "ticket"
+        return Node(draw, self.node(Draw(arm=arm, level=draw.level - 1, seed=draw.seed)))
+
+    # --- chains of tickets --------------------------------------------------------------------------------------------
+
+    def _chain(self, arm: str, seed: int) -> Task:
+        """A strategy from level to level; each level is a task, and brings the next and its controls."""
+
+        def train_once(start: Start, mask: Mask, level: int) -> Step:
+            draw = Draw(arm=arm if level else "ticket", level=level, seed=seed)  # type: ignore[arg-type]
+            return self._once(draw, lambda: (start, mask))
+
+        def prune_once(final: Step, mask: Mask, level: int) -> Mask:
+            return self._kept(final).mask()  # it was pruned when its training was over
+
+        def again(final: Step) -> Start:
+            part = LEFT if final.result["level"] else WHOLE
+            return STRATEGIES[arm](self._first(seed), lambda: self._kept(final).weights(part))
+
+        levels = imp(Start(self.theta(seed)), self.whole, train_once, prune_once, again, self.lottery.levels)
+        return self._level(arm, seed, 0, levels)
+
+    def _level(self, arm: str, seed: int, level: int, levels: Iterator[tuple[int, Mask, Step]]) -> Task:
+        def act() -> Iterator[Task]:
+            _, mask, _ = next(levels)
+            if level < self.lottery.levels:
+                yield self._level(arm, seed, level + 1, levels)
+            if arm == "ticket" and level:
+                yield from self._controls(seed, level, mask)
+            elif arm == "ticket":
+                others = [a for a in self.lottery.arms if a in STRATEGIES and a != "ticket"]
+                yield from (self._chain(a, seed) for a in others)
+
+        return Task(sum(self.efforts[v] for v in range(level, self.lottery.levels + 1)), act)
+
+    def _controls(self, seed: int, level: int, mask: Mask) -> Iterator[Task]:
+        for arm in (a for a in self.lottery.arms if a in CONTROLS):
+            for number in self.lottery.numbers(arm):
+                draw = Draw(arm=arm, level=level, seed=seed, number=number)
+                yield Task(self.efforts[level], partial(self._control, draw, mask))
+
+    def _control(self, draw: Draw, mask: Mask) -> tuple[()]:
+        self._once(draw, lambda: CONTROLS[draw.arm](self._hand(draw, mask)))
+        return ()
+
+    # --- one network --------------------------------------------------------------------------------------------------
+
+    def _once(self, draw: Draw, begin: Callable[[], Begun]) -> Step:
+        """The network's folder, made unless it is there."""
+        if self.ways.stopping():
+            raise Stopped("stopped between two networks")
+        there = self.runs.path(self.node(draw)).exists()
+        make = partial(self._make, draw, begin)
+        step = self.runs.once(self.node(draw), make, self.place.say, self.ways.stopping)
+        self.pace.finished(draw, there)
+        return step
+
+    def _make(self, draw: Draw, begin: Callable[[], Begun], work: Work) -> None:
+        start, mask = begin()
+        trial = Trial(self.table, draw, start, mask, work)
+        final = trial.run(self.ways)
+        if draw.arm in STRATEGIES:
+            parts: dict[str, Any] = {WHOLE: final.weights, REWOUND: final.rewound} if draw.level == 0 else {}
+            if draw.arm == "continued":
+                parts[LEFT] = final.weights
+            keep(work.folder, pruned(final.weights, mask, self.lottery, draw.level + 1), parts)
+        work.notes["cpu_seconds"] = {what: round(seconds, 3) for what, seconds in trial.cost.items()}
+        work.result(final.record)
+
+    def _hand(self, draw: Draw, mask: Mask) -> Hand:
+        purpose = f"{draw.arm} {draw.level} {draw.number}"
+        return Hand(
+            mask=mask,
+            first=self._first(draw.seed),
+            theta=self.theta(draw.seed),
+            oneshot=lambda: pruned(self._dense(draw.seed).weights(WHOLE), self.whole, self.lottery, draw.level),
+            fresh=lambda: self._drawn(derived(draw.seed, f"weights {purpose}")),
+            rng=torch.Generator().manual_seed(derived(draw.seed, f"places {purpose}")),
+        )
+
+    def _first(self, seed: int) -> Start:
+        """What tickets go back to."""
+        if not self.lottery.rewind:
+            return Start(self.theta(seed))
+        return Start(self._dense(seed).weights(REWOUND), self.lottery.rewind)
+
+    def _dense(self, seed: int) -> Kept:
+        return self._kept(Step(self.runs.path(self.node(Draw(seed=seed)))))
+
+    def _kept(self, step: Step) -> Kept:
+        return Kept(step.folder, list(self.theta(0)), self.shapes)
+
+    def _theta(self, seed: int) -> Weights:
+        """The first weights of a seed, bit for bit, whenever they are asked for."""
+        return self._drawn(seed)
+
+    def _drawn(self, seed: int) -> dict[str, Tensor]:
+        with self.drawing:  # networks draw from the global random state before ours takes over
+            return {n: w.detach().clone() for n, w in models.build(self.lottery.model, seed).state_dict().items()}
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Networks train side by side; torch's own threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,237 @@
+"""The lottery's report on made-up records: claims that pass and miss, figures that are drawn or left out."""
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from prunery.report.lottery import MISS, NOT_RUN, PASS, Interval, Results, differs, scored, write_lottery
+from prunery.report.lottery.claims import CLAIMS, LENET
+from prunery.report.lottery.results import accuracy_at
+from prunery.spec import Data, Lottery, Model
+
+PERCENTS = [
+    100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57, 4.47, 3.58, 2.87, 2.31,
+    1.85, 1.49, 1.19, 0.96, 0.77, 0.62, 0.50, 0.40, 0.33, 0.26, 0.21,
+]  # fmt: skip
+AT_5000 = {(0, "ticket"): 97.8, (3, "ticket"): 98.1, (7, "ticket"): 98.4, (15, "ticket"): 97.9, (18, "ticket"): 97.3}
+AT_5000 |= {(3, "reinit"): 97.7, (7, "reinit"): 97.6}
+ARMS = {"ticket": 1, "reinit": 3, "random": 1, "oneshot": 1}
+
+
+def accuracy(arm, percent):
+    """As the paper has it."""
+    if percent == 100:
+        return 98.0
+    if arm == "ticket":
+        return 98.35 if percent > 5 else 98.05 if percent > 3 else 97.5
+    if arm == "oneshot":
+        return 98.1 if percent > 5.2 else 97.0
+    return (98.1 if percent > 25 else 97.85 if percent > 20 else 97.3) - (0.2 if arm == "random" else 0)
+
+
+def stop(arm, percent):
+    ticket = 4700 if percent == 100 or percent < 4 else 3000
+    return {"ticket": ticket, "reinit": 2.4 * ticket, "random": 3 * ticket, "oneshot": 4000}[arm]
+
+
+def record(arm, level, seed, number):
+    """A network whose results differ a little from seed to seed."""
+    percent, noise = PERCENTS[level], 0.01 * ((seed * 7 + level * 3 + number) % 5 - 2)
+    at = round(stop(arm, percent) * (1 + noise), -2)
+    found = {"iteration": int(at), "test_accuracy": (accuracy(arm, percent) + noise) / 100}
+    tested = [1000, 5000, 18_000]
+    hits = [9700, round(100 * AT_5000.get((level, arm), 97.5)), round(100 * accuracy(arm, percent))]
+    return {
+        "name": f"draw-{arm}-{level}-{seed}-{number}", "arm": arm, "level": level, "seed": seed, "number": number,
+        "density": percent / 100, "iterations": 50_000, "images": {"train": 55_000, "validation": 5000, "test": 10_000},
+        "early_stop": {"raw": dict(found), "smoothed": dict(found)},
+        "end": {"test_accuracy": (accuracy(arm, percent) + noise) / 100, "train_accuracy": 1.0},
+        "curve": {"test_iteration": tested, "test_hits": hits},
+        "env": {"cpu_seconds": {"train": 2.0, "validation": 1.0, "test": 0.5}},
+    }  # fmt: skip
+
+
+def made(change=lambda record: None, seeds=5, levels=28, arms=ARMS, lottery=None):
+    """The paper's results, changed."""
+    places = [("ticket", 0, 0)] + [(a, v, n) for v in range(1, levels + 1) for a in arms for n in range(ARMS[a])]
+    records = [record(arm, level, seed, number) for seed in range(seeds) for arm, level, number in places]
+    for each in records:
+        change(each)
+    return Results(lottery or Lottery(), tuple(records))
+
+
+def verdicts(results):
+    """The worst verdict of each claim's text."""
+    found = {}
+    for v in scored(results):
+        found[v.name, v.text] = min(found.get((v.name, v.text), v.verdict), v.verdict)
+    return found
+
+
+def test_the_papers_own_results_pass_everything_that_lenet_decides():
+    found = verdicts(made())
+    assert {k: v for k, v in found.items() if v != PASS and k[0] in {c.name for c in LENET}} == {}
+    assert {k[0] for k, v in found.items() if v == NOT_RUN} == {c.name for c in CLAIMS if not c.score}
+
+
+def on(change, arms=ARMS, levels=range(29)):
+    """A change of some of the networks."""
+
+    def apply(each):
+        if each["arm"] in arms and each["level"] in levels:
+            change(each)
+
+    return apply
+
+
+def shifted(points):
+    def change(each):
+        for found in (*each["early_stop"].values(), each["end"]):
+            found["test_accuracy"] += points / 100
+
+    return change
+
+
+def slower(times):
+    def change(each):
+        for found in each["early_stop"].values():
+            found["iteration"] *= times
+
+    return change
+
+
+def at_5000(percent):
+    return lambda each: each["curve"]["test_hits"].__setitem__(1, round(100 * percent))
+
+
+def at_18000(percent):
+    return lambda each: each["curve"]["test_hits"].__setitem__(2, round(100 * percent))
+
+
+def unfit(each):
+    each["end"]["train_accuracy"] = 0.99
+
+
+def only_in_the_mean(each):
+    """Differences that are large in one seed and a little wrong in the others."""
+    shifted(20 if each["seed"] == 0 else -1)(each)
+
+
+PAPERS = verdicts(made())
+MISSES = [
+    ("L0", "early stop", shifted(-1)),
+    ("L0", "18,000", on(at_18000(97), levels=[0])),
+    ("L1", "stop earlier", on(slower(1.4), ["ticket"], [7])),
+    ("L2", "largest gain", on(shifted(-0.3), levels=range(1, 29))),
+    ("L3", "accuracy of 3.6", on(shifted(-0.5), ["ticket"], [15])),
+    ("L3", "iterations", on(slower(1.8), ["ticket"], [15])),
+    ("L4", "after the last", on(shifted(0.5), ["ticket"], [7])),
+    ("L5", "reinitialised tickets of 21.1", on(slower(2), ["reinit"], [7])),
+    ("L6", "against reinitialised", on(shifted(0.4), ["reinit"], [7])),
+    ("L7", "tickets fall", on(shifted(1), ["ticket"], range(1, 29))),
+    ("L7", "reinitialised tickets fall", on(shifted(1), ["reinit"])),
+    ("L8", "tickets of 2 %", on(unfit, ["ticket"], [10])),
+    ("L8", "every arm", on(unfit, ["random"], [10])),
+    ("L9", "one-shot", on(slower(2), ["oneshot"])),
+    ("L10", "one-shot", on(shifted(-1), ["oneshot"])),
+    ("L11", "order", on(at_5000(98.2), ["ticket"], [18])),
+    ("T1", "21.1 %", on(only_in_the_mean, ["ticket"], [7])),
+    ("T2", "3.6 %", on(shifted(1), ["reinit"], [15])),
+    ("A5", "random", on(shifted(1), ["random"])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "change"), MISSES, ids=[f"{n} {t}" for n, t, _ in MISSES])
+def test_each_claim_misses_when_the_curves_say_so(name, text, change):
+    before, after = PAPERS, verdicts(made(change))
+    hit = [k for k in after if k[0] == name and text in k[1]]
+    assert len(hit) >= 1
+    assert before[hit[0]] == PASS
+    assert after[hit[0]] == MISS
+
+
+def test_every_claim_that_is_scored_has_a_miss():
+    assert {n for n, *_ in MISSES} == {c.name for c in CLAIMS if c.score}
+    assert len(MISSES) == sum(1 for c in CLAIMS if c.score)
+
+
+def test_a_one_sided_claim_has_one_side():
+    """A gain or a lead that is larger than the paper's is no miss."""
+    found = verdicts(made(on(shifted(2), ["ticket"], range(7, 12))))
+    assert all(v == PASS for (name, _), v in found.items() if name in ("L2", "T1"))
+
+
+def test_raw_and_smoothed_are_scored_apart():
+    def change(each):
+        each["early_stop"]["smoothed"]["iteration"] = 4000
+
+    found = {v.stop: v.verdict for v in scored(made(on(change, levels=[0, 7]))) if v.name == "L1"}
+    assert found == {"raw": PASS, "smoothed": MISS}
+
+
+NOT_ENOUGH = {
+    "one seed": (made(seeds=1), {"L1", "T1", "T2"}),
+    "six levels": (
+        made(levels=6),
+        {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "T1", "T2", "A5"},
+    ),
+    "tickets only": (made(arms=["ticket"]), {"L5", "L6", "L9", "L10", "L11", "T1", "T2", "A5"}),
+    "other images": (made(lottery=Lottery(data=Data(scaling="unit"))), {c.name for c in CLAIMS}),
+    "another network": (made(lottery=Lottery(model=Model(name="own.py:net"))), {c.name for c in CLAIMS}),
+}
+
+
+@pytest.mark.parametrize("what", NOT_ENOUGH)
+def test_what_was_not_trained_is_not_run(what):
+    results, names = NOT_ENOUGH[what]
+    found = {v.name for v in scored(results) if v.verdict == NOT_RUN}
+    assert found >= names
+    decided = {v.name for v in scored(results) if v.verdict != NOT_RUN}
+    assert bool(decided) == (names != {c.name for c in CLAIMS})
+
+
+def test_intervals_are_students():
+    found = Interval.of([1.0, 2.0, 3.0])
+    assert (found.mean, found.n) == (2.0, 3)
+    assert found.high - found.mean == pytest.approx(4.303 / 3**0.5)
+    ratio = made().ratios(("reinit", 7), ("ticket", 7), lambda r: r["early_stop"]["raw"]["iteration"])
+    assert ratio.low < ratio.mean < ratio.high
+    assert ratio.mean == pytest.approx(2.4, rel=0.02)
+
+
+def test_levels_are_found_by_the_papers_percent():
+    results = made()
+    assert [results.level(p) for p in (100, 51.3, 21.1, 7.0, 3.6, 1.9, 30)] == [0, 3, 7, 12, 15, 18, None]
+    assert results.by_seed("reinit", 3, accuracy_at(5000))[0] == 97.7
+    assert results.groups["oneshot", 0] == results.groups["ticket", 0]
+
+
+def test_all_is_written(tmp_path):
+    _, paths = write_lottery(made(), "all", tmp_path)
+    names = [p.name for p in paths]
+    assert names[:6] == [f"figure{n}.{kind}" for n in (1, 3, 4) for kind in ("svg", "png")]
+    assert all(p.stat().st_size for p in paths)
+    for path in paths[:6:2]:
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert json.loads((tmp_path / "claims.json").read_text())["differs"] == {}
+    assert len((tmp_path / "claims.md").read_text().splitlines()) == len(scored(made())) + 2
+    assert len((tmp_path / "networks.csv").read_text().splitlines()) == 5 * (1 + 28 * 6) + 1
+
+
+def test_one_figure_is_drawn_alone_and_the_same_bytes_each_time(tmp_path):
+    one, two = (write_lottery(made(), "1", tmp_path / name)[1] for name in ("one", "two"))
+    assert [p.name for p in one[:2]] == ["figure1.svg", "figure1.png"]
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
+
+
+def test_figures_without_networks_are_left_out(tmp_path):
+    _, paths = write_lottery(made(levels=0), "all", tmp_path)
+    assert not [p for p in paths if p.name.startswith("figure")]
+
+
+def test_what_is_not_the_papers_is_said():
+    lottery = replace(Lottery(), steps=600, lr=0.1, model=Model(name="x", init="glorot_normal"))
+    assert differs(lottery) == {"steps": 600, "lr": 0.1, "model": "x"}
+    assert differs(Lottery()) == {}
