@@ -1,5 +1,6 @@
 """The same network in other run times: what a packed file is measured against."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -28,7 +29,8 @@ def rival(name: str, network: nn.Module, example: np.ndarray, threads: int, imag
 
 
 def _torch(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
-    return partial(_called, network.to(memory_format=torch.channels_last) if example.ndim == 4 else network, threads)
+    laid = copy.deepcopy(network).to(memory_format=torch.channels_last) if example.ndim == 4 else network
+    return partial(_called, laid, threads)
 
 
 def _compiled(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
