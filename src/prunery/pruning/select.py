@@ -38,13 +38,13 @@ def best(
     Compared as float32; the dead never win. `score` is applied to each chunk (`torch.abs` ranks weights by magnitude
     without a copy of them); with `every`, the best living place of each part is sure to win.
     """
-    with _alone():
+    with one_thread():
         return _best(parts, alive, keep, score, every)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One thread for a while: chunks are small, and threads that wait for each other cost more."""
+def one_thread() -> Iterator[None]:
+    """For a while: where chunks are small, or others work beside us, threads that wait for each other cost more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

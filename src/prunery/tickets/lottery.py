@@ -7,7 +7,6 @@ it. So the chains of tickets go first, and what was asked of them fills the core
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from .. import data, models
 from ..chain import Place, filled
 from ..masks import Mask, ones, prunable
+from ..pruning.select import one_thread
 from ..runs import Runs, Step, Work
 from ..spec import Draw, Lottery, Node, Refused, Train, in_a_row, quote
 from ..train import Stopped, Ways, evaluate
@@ -38,7 +38,7 @@ AGREE = 1e-3
 
 def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
     """Every network of a lottery, in the order of `lottery.draws()`; what is there already is not made again."""
-    with _one_torch_thread():
+    with one_thread():  # networks train side by side
         table = set_up(lottery, place)
         threads = place.ways.threads or len(os.sched_getaffinity(0))
         game = Game(table, place, Crew(threads), pace or Pace())
@@ -218,14 +218,3 @@ class Game:
     def _drawn(self, seed: int) -> dict[str, Tensor]:
         with self.drawing:  # networks draw from the global random state before ours takes over
             return {n: w.detach().clone() for n, w in models.build(self.lottery.model, seed).state_dict().items()}
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Networks train side by side; torch's own threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
