@@ -151,8 +151,9 @@ def randomised(network: nn.Module) -> nn.Module:
     for module in network.modules():
         for leaf, p in module.named_parameters(recurse=False):
             if isinstance(module, PRUNABLE) and leaf == "weight":
-                if not bool(p.any()):
-                    p.data = torch.randn(p.shape, generator=rng) / p[0].numel() ** 0.5
+                usual = p[0].numel() ** -0.5
+                if float(p.detach().abs().mean()) < 0.01 * usual:  # some heads start as good as zero
+                    p.data = torch.randn(p.shape, generator=rng) * usual
             elif p.numel() == max(p.shape, default=1):
                 p.data = torch.randn(p.shape, generator=rng) * 0.3 + (0 if leaf == "bias" else 1)
         if getattr(module, "running_mean", None) is not None:
