@@ -351,3 +351,40 @@ def test_ties_name_layers_channel_by_channel():
     assert sorted(read.pairs) == [(i, i + 4) for i in range(6)]
     norm = next(t for t in ties(made("plain"), EXAMPLE)["a"] if t.kind == "norm")
     assert (norm.module, sorted(norm.pairs)) == ("bn", [(i, i) for i in range(6)])
+
+
+class Auxiliary(nn.Module):
+    """A head that works in training mode only, and reads channels that the trace ties to other layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 16)
+        self.head, self.aux = nn.Linear(16, 10), nn.Linear(16, 10)
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        answer = self.head(torch.relu(self.second(h)))
+        return answer + self.aux(h) if self.training else answer
+
+
+class Branching(nn.Module):
+    """A layer that other images would be answered by."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.small, self.large = nn.Linear(8, 16), nn.Linear(16, 10), nn.Linear(16, 10)
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        return self.small(h) if x.mean() < 100 else self.large(h)
+
+
+@pytest.mark.parametrize(("network", "layer"), [(Auxiliary(), "aux"), (Branching(), "large")])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_layer_that_has_no_part_in_the_outputs_is_refused_by_name(network, layer, frozen):
+    network.requires_grad_(not frozen)
+    with pytest.raises(Refused, match=f"^{layer} has no part in what the network computes"):
+        groups(network, torch.randn(2, 8))
+    setattr(network, layer, nn.Identity())
+    assert any(not g.protected for g in groups(network, torch.randn(2, 8)))
+    setattr(network, layer, nn.Linear(16, 10))

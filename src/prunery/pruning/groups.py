@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..masks import Mask, prunable
+from ..spec import Refused
 from .graph import Tie, ties
 from .surgery import without
 
@@ -226,6 +227,7 @@ def _verified(network: nn.Module, example: Tensor, found: list[Group]) -> list[G
     """Groups whose removal, tried out, is no removal of zeros are protected."""
     twin = _restless(network)
     x = torch.randn((1, *example.shape[1:]), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    _all_used(twin, x)
     free = [g for g in found if not g.protected and g.units > 1]
     reasons = _guilty(twin, x, free)
     return [
@@ -247,6 +249,26 @@ def _restless(network: nn.Module) -> nn.Module:
                 size = float(p.square().mean().sqrt()) or 1.0
                 p.copy_(torch.where(p == 0, drawn * size, p))
     return twin
+
+
+def _all_used(twin: nn.Module, x: Tensor) -> None:
+    """Refuses a network with layers that its outputs do not depend on: nobody can tell whose channels they read."""
+    with torch.enable_grad():
+        ends = [t.grad_fn for t in tree_leaves(twin.requires_grad_()(x)) if isinstance(t, Tensor) and t.grad_fn]
+    used, seen, ahead = set[int](), set[Any](), list[Any](ends)
+    while ahead:
+        node = ahead.pop()
+        if node not in seen:
+            seen.add(node)
+            used.add(id(getattr(node, "variable", None)))
+            ahead += [before for before, _ in node.next_functions if before]
+    named = dict(twin.named_parameters())
+    idle = [n.removesuffix(".weight") for n in prunable(twin) if id(named[n]) not in used]
+    if ends and idle:
+        raise Refused(
+            f"{idle[0]} has no part in what the network computes in evaluation mode (an auxiliary head, or a branch not "
+            "taken), so nobody can tell whose channels it reads; take it out, or put nn.Identity() in its place"
+        )
 
 
 def _guilty(twin: nn.Module, x: Tensor, suspects: Sequence[Group]) -> dict[str, str]:
