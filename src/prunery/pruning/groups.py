@@ -266,8 +266,8 @@ def _all_used(twin: nn.Module, x: Tensor) -> None:
     idle = [n.removesuffix(".weight") for n in prunable(twin) if id(named[n]) not in used]
     if ends and idle:
         raise Refused(
-            f"{idle[0]} has no part in what the network computes in evaluation mode (an auxiliary head, or a branch not "
-            "taken), so nobody can tell whose channels it reads; take it out, or put nn.Identity() in its place"
+            f"{idle[0]} has no part in what the network computes in evaluation mode (an auxiliary head, or a branch "
+            "not taken), so nobody can tell whose channels it reads; take it out, or put nn.Identity() in its place"
         )
 
 
