@@ -47,7 +47,7 @@ class Torch:
         self.optimizer.zero_grad()
         F.cross_entropy(self.network(self.images.x[index]), self.images.y[index]).backward()
         for name, keep in self.keeps.items():
-            self.named[name].grad.mul_(keep)  # type: ignore[union-attr]
+            self.named[name].grad.mul_(keep)
         self.optimizer.step()
         with torch.no_grad():
             for name, keep in self.keeps.items():
@@ -126,7 +126,7 @@ def main() -> None:
     report(found, replicas, worst, asked)
 
 
-def report(found: dict[str, list[float]], replicas: list[Replica], worst: float, asked) -> None:  # type: ignore[no-untyped-def]
+def report(found: dict[str, list[float]], replicas: list[Replica], worst: float, asked) -> None:
     levels = range(LEVELS)
     ladder = [sum(turn) for turn in zip(*(found[f"{level}"] for level in levels), strict=True)]
     looks = [sum(turn) for turn in zip(*(found[f"look {level}"] for level in levels), strict=True)]

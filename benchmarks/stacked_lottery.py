@@ -75,7 +75,7 @@ class Stacked:
         self.optimizer.zero_grad()
         (F.cross_entropy(x.flatten(0, 1), y.flatten()) * self.count).backward()
         for name, keep in self.keeps.items():
-            self.parameters[name].grad.mul_(keep)  # type: ignore[union-attr]
+            self.parameters[name].grad.mul_(keep)
         self.optimizer.step()
         with torch.no_grad():
             for name, keep in self.keeps.items():
@@ -151,7 +151,7 @@ class Processes:
         return sum(pipe.recv() for pipe in self.pipes)
 
 
-def serve(pipe, make, root: Path, steps: int, seed: int, threads: int) -> None:  # type: ignore[no-untyped-def]
+def serve(pipe, make, root: Path, steps: int, seed: int, threads: int) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     images = splits_of(root).train
@@ -197,7 +197,7 @@ def splits_of(root: Path) -> Splits:
 
 
 def table_of(splits: Splits) -> Table:
-    scale, shift = affine(splits)  # type: ignore[misc]
+    scale, shift = affine(splits)
     lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
     lottery = Lottery(model=Model(name="lenet_300_100", input=(1, 28, 28), classes=10, init="glorot_normal"))
     return Table(lottery, splits, scale, shift, lit)
@@ -247,7 +247,7 @@ def main() -> None:
     report(found, worst, threads, asked)
 
 
-def report(found: dict[str, list[float]], worst: float, threads: int, asked) -> None:  # type: ignore[no-untyped-def]
+def report(found: dict[str, list[float]], worst: float, threads: int, asked) -> None:
     levels, others = [f"{v}" for v in range(LEVELS)], (ORDINARY, DATALOADER, STACKED)
     summed = lambda names: [sum(1 / r for r in turn) for turn in zip(*(found[n] for n in names), strict=True)]  # noqa: E731
     ladder, looked = summed(levels), summed([f"{v}, looks" for v in levels])

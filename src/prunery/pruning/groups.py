@@ -227,8 +227,9 @@ def _verified(network: nn.Module, example: Tensor, found: list[Group]) -> list[G
     """Groups whose removal, tried out, is no removal of zeros are protected."""
     twin = _restless(network)
     x = torch.randn((1, *example.shape[1:]), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    _all_used(twin, x)
     free = [g for g in found if not g.protected and g.units > 1]
+    if free:
+        _all_used(twin, x)
     reasons = _guilty(twin, x, free)
     return [
         replace(g, protected=g.protected or ("it has one channel" if g.units == 1 else reasons.get(g.name, "")))
@@ -253,8 +254,10 @@ def _restless(network: nn.Module) -> nn.Module:
 
 def _all_used(twin: nn.Module, x: Tensor) -> None:
     """Refuses a network with layers that its outputs do not depend on: nobody can tell whose channels they read."""
+    for p in twin.parameters():
+        p.requires_grad_(p.is_floating_point())
     with torch.enable_grad():
-        ends = [t.grad_fn for t in tree_leaves(twin.requires_grad_()(x)) if isinstance(t, Tensor) and t.grad_fn]
+        ends = [t.grad_fn for t in tree_leaves(twin(x)) if isinstance(t, Tensor) and t.grad_fn]
     used, seen, ahead = set[int](), set[Any](), list[Any](ends)
     while ahead:
         node = ahead.pop()
