@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= auto
 NATIVE := $(wildcard $(addprefix src/prunery/native/,CMakeLists.txt *.cpp *.h engine/*.cpp engine/*.h))
 
-.PHONY: env test demo check taste lock clean
+.PHONY: env test demo check taste lock clean told
 
 env: .venv/.built
 
@@ -34,8 +34,12 @@ clean:
 	rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
+told:
+	@test -e .venv/.locked || echo "prunery: setting up .venv, once: PyTorch and all else, 5.8 GB on disk," \
+		"half a minute where packages come fast, many minutes on a slow line"
+
 # Two stamps: the locked packages are slow to install and rarely change, the project itself is quick.
-.venv/.locked: requirements.lock | $(UV)
+.venv/.locked: requirements.lock | told $(UV)
 	@$(need_python)
 	@$(need_compiler)
 	test -x .venv/bin/python || $(UV) venv -q --python "$(PYTHON)" .venv

@@ -183,7 +183,7 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
     """The network that a checkpoint holds, its state and its spec: the file says itself what it is."""
     state, about = read_state(path)
     if "model" not in about:
-        raise Refused(f"{path} does not say which network it belongs to; expected a file that prunery wrote")
+        raise Refused(f"{path} {_nameless(about)}")
     try:
         model = build(Model, about["model"])
         network = skeleton(model)
@@ -193,6 +193,15 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
         raise Refused(f"{path}: {error}") from None
     models.fit(network, state.weights, str(path), head=False)
     return network, state, model
+
+
+def _nameless(about: dict[str, Any]) -> str:
+    """What is to be done about a file without the name of its network."""
+    kind = about.get("class")
+    if not isinstance(kind, str) or not kind.isidentifier():
+        return "does not say which network it belongs to; expected a file that prunery wrote"
+    how = f'model=prunery.Model(name="FILE.py:{kind[:80]}", input=(C, H, W), classes=N)'
+    return f"holds {kind[:80]}, a network of your own, and not where its code is; expected a file saved with {how}"
 
 
 def network_of(step: Step) -> tuple[nn.Module, State, Model]:

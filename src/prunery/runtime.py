@@ -1,4 +1,4 @@
-"""Packed networks, run with numpy and the compiled library only: no torch, no other room.
+"""Packed networks, run with numpy and the compiled library only: no torch, no room but native and refused.
 
 import prunery.runtime
 packed = prunery.runtime.load("resnet18.prunery")
@@ -8,6 +8,7 @@ scores = packed(images)          # float32, [batch, channels, rows, columns]
 import ctypes
 import json
 import mmap
+import operator
 import os
 import sys
 from dataclasses import dataclass
@@ -18,15 +19,22 @@ from typing import Any
 import numpy as np
 
 from . import native
+from .refused import Refused
 
 __all__ = ["Broken", "Layer", "Packed", "load", "loads"]
 
 ROOM = 1000
 HEADER = 64
+LONGEST = 255
+"""bytes of a file's name"""
+SURE = 8
+"""threads that may be asked for on any machine; elsewhere four for each core"""
 
 
-class Broken(ValueError):
-    """A file that is no packed network, or an input that does not fit: one line."""
+class Broken(Refused):
+    """A file that is no packed network, an input or a number of threads that does not fit, a file that cannot be
+    written: one line. `except prunery.Refused` catches it too.
+    """
 
 
 @dataclass(frozen=True)
@@ -44,39 +52,60 @@ class Layer:
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> "Packed":
-    """A packed file, mapped into memory and checked; its weights are laid out when it first runs."""
+    """A packed file, mapped into memory and checked; its weights are laid out when it first runs.
+
+    A call uses up to `threads` threads; None means all cores of this process.
+    """
+    _named(path)
+    if os.path.isdir(path):
+        raise Broken(f"{path} is a folder; expected a packed file in it, which prunery pack writes")
     try:
         with open(path, "rb") as file:
             empty = os.fstat(file.fileno()).st_size == 0
             held: Any = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise Broken(f"{path} cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise Broken(f"{path} cannot be read: {reason}; expected a file that prunery pack wrote") from None
     return Packed(held, str(path), threads)
 
 
 def loads(data: bytes, threads: int | None = None) -> "Packed":
-    """A packed file's bytes."""
-    return Packed(data, "the packed bytes", threads)
+    """A packed file's bytes; `threads` as in `load`."""
+    try:
+        held = data if isinstance(data, bytes) else memoryview(data).tobytes()
+    except TypeError:
+        seen = f"a {type(data).__name__} is no packed network"
+        raise Broken(f"{seen}; expected the bytes of a file (load takes its name)") from None
+    return Packed(held, "the packed bytes", threads)
 
 
 class Packed:
     """A network that runs on the CPU. It never changes, so any number of threads may call it at once."""
 
     def __init__(self, data: Any, name: str, threads: int | None = None, isa: str | None = None) -> None:
-        self.threads = threads or cores()
-        """how many threads a call may use, unless it says so itself"""
+        self.threads = threads
+        self._isa = isa
         self._data = np.frombuffer(data, np.uint8)
         self._library = _library(isa or native.instruction_set())
         message = ctypes.create_string_buffer(ROOM)
         self._handle = self._library.prunery_engine_open(self._data.ctypes.data, self._data.size, message, ROOM)
         if not self._handle:
-            raise Broken(f"{name}: {_text(message)}")
+            raise Broken(_kind(self._data[:HEADER].tobytes(), name) or f"{name}: {_text(message)}")
         self._message = message
         facts = self._facts(False)
         self.input_shape, self.output_shape = _shape(facts[0:3]), _shape(facts[4:7])
         """of one image, without the batch"""
         self._vectors = len(self.input_shape) == 1
         self.input_type, self.output_type = (np.dtype(np.uint8 if t else np.float32) for t in (facts[3], facts[7]))
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call may use, unless it says so itself."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, wanted: int | None) -> None:
+        self._threads = cores() if wanted is None else _threads(wanted)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -97,8 +126,13 @@ class Packed:
         return int(self._data.size)
 
     def __call__(self, x: Any, threads: int | None = None) -> Any:
-        """The outputs for a batch, or for one image without a batch; a torch tensor gives a torch tensor."""
-        given = np.asarray(x)
+        """The outputs for a batch, or for one image without a batch; a torch tensor gives a torch tensor.
+
+        Whatever floats, integers or truth values are given become float32; results know no gradients.
+        """
+        given = x if type(x) is np.ndarray else _array(x)
+        if given.dtype != self.input_type:
+            _numbers(given.dtype, self.input_type)
         single = given.shape == self.input_shape
         batch = given[None] if single else given
         if self._vectors and batch.ndim > 2 and set(batch.shape[2:]) == {1}:
@@ -108,13 +142,11 @@ class Packed:
                 f"the input has shape {_words(given.shape)}; expected {_words(('batch', *self.input_shape))}, "
                 "as packed: pack again with an example of this shape"
             )
-        if batch.dtype != self.input_type and batch.dtype.kind not in "fiub":
-            raise Broken(f"the input holds {batch.dtype}; expected {self.input_type}")
         batch = np.ascontiguousarray(batch, self.input_type)
         out = np.empty((len(batch), *self.output_shape), self.output_type)
-        self._run(batch, out, threads or self.threads)
+        self._run(batch, out, self._threads if threads is None else _threads(threads))
         result = out[0] if single else out
-        return sys.modules["torch"].from_numpy(result) if type(x).__module__.partition(".")[0] == "torch" else result
+        return result if given is x or not _is_tensor(x) else sys.modules["torch"].from_numpy(result)
 
     def _run(self, batch: np.ndarray, out: np.ndarray, threads: int) -> None:
         # The shortest way to an array's address: a small network takes a few microseconds, and so does `.ctypes`.
@@ -124,8 +156,9 @@ class Packed:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """The file, written to a temporary name and renamed."""
-        final = Path(path)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        final = _to_write(path)
+        short = os.fsdecode(os.fsencode(final.name)[:200])  # as a longer name would be too long with what is added
+        temporary = final.with_name(f".{short}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
                 file.write(self._data.data)
@@ -138,7 +171,8 @@ class Packed:
 
     def explain(self, batch: bool = False, repeats: int = 0) -> list[Layer]:
         """Every step of the plan for one image, or for a batch; measured on random numbers where `repeats` says so."""
-        lines = self._described(batch)
+        repeats = _whole(repeats, "repeats", 0, 1 << 20)
+        lines = self._described(bool(batch))
         measured = self._measured(batch, repeats, len(lines)) if repeats else [None] * len(lines)
         return [_layer(line, ns) for line, ns in zip(lines, measured, strict=True)]
 
@@ -170,6 +204,10 @@ class Packed:
         if handle := self.__dict__.pop("_handle", None):
             self._library.prunery_engine_close(handle)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the file: what the library holds belongs to one object only."""
+        return Packed, (self.data, "the packed bytes", self.threads, self._isa)
+
     def __repr__(self) -> str:
         return f"Packed({_words(self.input_shape)} -> {_words(self.output_shape)}, {self.nbytes:,} bytes)"
 
@@ -177,6 +215,102 @@ class Packed:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---- what is handed over
+
+
+def _array(x: Any) -> np.ndarray:
+    """Anything but an array as one."""
+    try:
+        return _of_tensor(x) if _is_tensor(x) else np.asarray(x)
+    except (Broken, MemoryError):
+        raise
+    except Exception as error:  # numpy asks objects of any kind, and each fails in its own way
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise Broken(
+            f"the input is a {type(x).__name__} that is no array ({reason}); expected numbers, all rows of one length"
+        ) from None
+
+
+def _is_tensor(x: Any) -> bool:
+    """Whether torch, if anybody has imported it, calls it a tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _of_tensor(x: Any) -> np.ndarray:
+    """A tensor's numbers, without its gradient; numpy has no bfloat16."""
+    if x.device.type != "cpu":
+        values = "which has no values" if x.is_meta else "and a packed network runs on the CPU"
+        raise Broken(f"the input is on the device {x.device}, {values}; expected a tensor on the CPU, such as x.cpu()")
+    if x.layout is not sys.modules["torch"].strided or x.is_nested or x.is_quantized:
+        kind = "nested" if x.is_nested else "quantised" if x.is_quantized else f"of the layout {x.layout}"
+        raise Broken(f"the input is {kind}; expected a dense tensor of numbers: x.to_dense() or x.dequantize()")
+    if x.is_floating_point() and x.element_size() < 4:
+        x = x.float()
+    found: np.ndarray = x.detach().resolve_neg().resolve_conj().numpy()
+    return found
+
+
+def _numbers(seen: np.dtype, expected: np.dtype) -> None:
+    """Numbers can become floats; bytes are taken as they are."""
+    if seen.kind not in ("ub" if expected == np.uint8 else "fiub") or (expected == np.uint8 and seen.itemsize > 1):
+        kind = {"O": "objects", "U": "text", "S": "text"}.get(seen.kind, str(seen))
+        raise Broken(f"the input holds {kind}; expected {expected}, or numbers that can become {expected}")
+
+
+def _threads(wanted: Any) -> int:
+    """A number of threads that makes sense here."""
+    if type(wanted) is int and 1 <= wanted <= SURE:
+        return wanted
+    return _whole(wanted, "threads", 1, max(SURE, 4 * cores()), "; leave it out for all cores")
+
+
+def _whole(value: Any, name: str, low: int, high: int, advice: str = "") -> int:
+    """A whole number of any type, within bounds."""
+    try:
+        number = low - 1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = low - 1
+    if not low <= number <= high:
+        raise Broken(f"{name} = {_said(value)} is not allowed; expected a whole number from {low} to {high}{advice}")
+    return number
+
+
+def _said(value: Any) -> str:
+    """A value on one line, cut short."""
+    return " ".join(repr(value).split())[:80]
+
+
+def _named(path: Any) -> Path:
+    """A path that could be a file's."""
+    if not isinstance(path, str | os.PathLike) or not (text := os.fsdecode(path)) or "\0" in text:
+        raise Broken(f"{_said(path)} is no file's name; expected one such as network.prunery")
+    return Path(text)
+
+
+def _to_write(path: Any) -> Path:
+    """The name of a file that can be written, as far as can be told before."""
+    final = _named(path)
+    if os.path.isdir(final):
+        raise Broken(f"{final} is a folder; expected a file's name, such as {final / 'network.prunery'}")
+    if (length := len(os.fsencode(final.name))) > LONGEST:
+        raise Broken(f"{final.name[:40]}... is {length} bytes long; expected a file's name of at most {LONGEST}")
+    if not os.path.isdir(final.parent):
+        raise Broken(f"{final} cannot be written: {final.parent} is no folder; make it, or choose another")
+    return final
+
+
+def _kind(head: bytes, name: str) -> str:
+    """What a file is that is no packed one, where its first bytes say so; nothing where they do not."""
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        seen = f"{name} is a checkpoint (safetensors), no packed network"
+        return f"{seen}; prunery pack {name} --out network.prunery makes one"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")):
+        seen = f"{name} is a PyTorch file (torch.save), no packed network"
+        return f"{seen}; load it into a network, and prunery.pack(network, example).save(FILE) makes one"
+    return ""
 
 
 @cache

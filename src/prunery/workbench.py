@@ -4,8 +4,10 @@ Masks are plain dicts, `name -> bool tensor`; `prune` returns them and sets what
 there.
 """
 
-import copy
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 
 from . import models
 from . import pruning as room
+from .arguments import a_network, a_plain_network, an_example, answers, applied, copied, fitting, hooked, pairs, scores
 from .chain import skeleton
-from .masks import Mask, apply_
+from .masks import Mask, apply_, prunable
 from .models import default_input, describe, reshape_
 from .runs import State, checksum, pack, read_state, write_tensors
 from .spec import Model, Prune, Refused, build, choose, hints, plain, quote
@@ -37,8 +40,10 @@ def load(
     A file that was saved from a module of the user's own needs such a module to load into: `into=MyNet()`. Neither code
     nor pickle comes from the file. `input`, `classes` and `weights` (a file, or "pretrained") are for a name.
     """
-    path = Path(what)
-    if path.suffix == ".py" or not (path.is_file() or path.suffix == ".safetensors"):
+    path = _path(what, "load")
+    if into is not None:
+        a_network(into, "load")
+    if path.suffix == ".py" or not (os.path.isfile(path) or path.suffix == ".safetensors"):
         if into is not None:
             raise Refused(f"load: into goes with a file of weights, and {quote(str(what))} is none; leave it out")
         return _named(_spec(str(what), input, classes, weights))
@@ -48,7 +53,7 @@ def load(
     if about.get("format", FORMAT) != FORMAT:
         raise Refused(f"{what} is of format {quote(about['format'])}; expected {FORMAT}: use a newer prunery")
     network = _rebuilt(about, str(what)) if into is None else into
-    for tried in (network,) if into is None else (copy.deepcopy(into), into):
+    for tried in (network,) if into is None else (copied(into, "load"), into):
         # A file that does not fit leaves the user's network as it was.
         if "architecture" in about:
             reshape_(tried, about["architecture"], f"{what}: the architecture")
@@ -56,12 +61,29 @@ def load(
     return network.eval()
 
 
+def _path(what: Any, who: str) -> Path:
+    """A file, or a name."""
+    if not isinstance(what, str | Path):
+        raise Refused(f"{who}: {type(what).__name__} is no path; expected a file's name as text or a Path")
+    if not str(what) or os.path.isdir(what):
+        where = f"{what} is a folder" if str(what) else "the name is empty"
+        raise Refused(f"{who}: {where}; expected a file's, such as {Path(what) / 'network.safetensors'}")
+    return Path(what)
+
+
 def _spec(name: str, input: tuple[int, int, int] | None = None, classes: int | None = None, weights: str = "") -> Model:
-    """What a name means, sealed by the checksum of the user's file where it is one."""
+    """What a name means."""
     usual, usual_classes = default_input(name)
-    code = Path(models.own_file(name)).expanduser()
-    sealed = checksum(code) if code.is_file() else ""
-    return Model(name=name, input=input or usual, classes=classes or usual_classes, weights=weights, code_sha256=sealed)
+    model = Model(name=name, input=input or usual, classes=classes or usual_classes, weights=weights)
+    return _sealed(model)
+
+
+def _sealed(model: Any) -> Any:
+    """A spec whose code, where it is the user's file, has its checksum."""
+    if not isinstance(model, Model) or model.code_sha256:
+        return model
+    code = Path(models.own_file(model.name)).expanduser()
+    return replace(model, code_sha256=checksum(code)) if code.is_file() else model
 
 
 def _named(spec: Model) -> nn.Module:
@@ -106,33 +128,26 @@ def save(
     A network that `load` built says itself what it is; `model` says it of another (a name, or a Model), and the file
     then needs no module to load into. `half` stores half precision, and of masked weights those alone that are kept.
     """
-    path = Path(path)
+    network, path = a_network(network, "save"), _path(path, "save")
     if not path.parent.is_dir():
         raise Refused(f"{path.parent} is no folder; expected one to write {path.name} into")
-    masks = _zeros(network, _fitting(network, masks or {}))
+    masks = applied(network, fitting(network, masks or {}, "save"), "save")
     about: dict[str, Any] = {"format": FORMAT, "class": type(network).__name__, "architecture": describe(network)}
     tensors = {n: t.detach().cpu() for n, t in network.state_dict().items()}
+    broken = next((n for n, t in tensors.items() if t.is_floating_point() and bool(t.isnan().any())), "")
+    if broken:
+        raise Refused(f"save: {broken} holds NaN, which load refuses; expected weights that did not diverge")
     hooked = [n for n in tensors if n.endswith("_mask") and n.removesuffix("mask") + "orig" in tensors]
     if hooked:
         seen = f"{hooked[0].removesuffix('_mask')} is pruned by torch.nn.utils.prune"
         raise Refused(f"save: {seen}; make the network plain first: masks = prunery.plain_(network)")
-    spec = _spec(model) if isinstance(model, str) else model or getattr(network, "prunery_model", None)
+    spec = _spec(model) if isinstance(model, str) else _sealed(model or getattr(network, "prunery_model", None))
     if isinstance(spec, Model):
         about["model"] = plain(spec)
         _comes_back(spec, about["architecture"], tensors)
     state = State(tensors, masks)
     write_tensors(path, pack(state) if half else state.tensors(), about)
     return path
-
-
-def _zeros(network: nn.Module, masks: Mask) -> Mask:
-    """The masks, once the weights are zero where these prune them."""
-    named = dict(network.named_parameters())
-    for name, mask in masks.items():
-        if bool(named[name].detach().cpu()[~mask].any()):
-            wanted = "expected what the masks prune to be zero: masks.apply_(dict(network.named_parameters()), masks)"
-            raise Refused(f"{name} is not zero where its mask prunes it; {wanted}")
-    return masks
 
 
 def _comes_back(spec: Model, architecture: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -146,21 +161,11 @@ def _comes_back(spec: Model, architecture: dict[str, Any], tensors: dict[str, Te
         raise Refused(f"{seen}; give the right model, or `del network.prunery_model` and load it with into=") from None
 
 
-def _fitting(network: nn.Module, masks: Mask) -> Mask:
-    named = dict(network.named_parameters())
-    for name, mask in masks.items():
-        if name not in named or named[name].shape != mask.shape:
-            raise Refused(
-                f"the mask of {name} does not fit this network; expected what prune or shrink returned for it"
-            )
-    return {n: m.cpu() for n, m in masks.items()}
-
-
 def masks_of(what: str | Path | nn.Module) -> Mask:
     """The masks in a file; of a network, those of torch.nn.utils.prune, or the places of its exact zeros."""
-    if isinstance(what, nn.Module):
-        return room.from_torch(what)
-    return read_state(Path(what), sealed=True)[0].masks
+    if isinstance(what, str | Path):
+        return read_state(_path(what, "masks_of"), sealed=True)[0].masks
+    return room.from_torch(a_network(what, "masks_of"))
 
 
 def prune(
@@ -175,16 +180,20 @@ def prune(
     """Prunes in place and returns the masks; a pruning step's settings are keywords (criterion, structure, ...).
 
     `data` gives batches of (inputs, labels) to criteria that look at data; `example` alone is enough for coupled
-    channels and for budgets of multiply-adds; `masks` are those of an earlier pruning, to go on from.
+    channels and for budgets of multiply-adds. `masks` are those of an earlier pruning, to go on from: without them the
+    network counts as whole, and one that is mostly zeros is refused (`masks={}` prunes it all the same).
     """
+    network = a_plain_network(network, "prune")
     for key in how:
         choose(key, [k for k in hints(Prune) if k not in ("data", "measure")], "prune: a setting")
-    spec = Prune(density=density, scope=scope, **how)  # type: ignore[arg-type]
-    masks = _fitting(network, masks or {})
-    batches = _some(data, example, spec, _device(network))
+    spec = Prune(density=_plain(density), scope=scope, **how)  # type: ignore[arg-type]
+    before = fitting(network, masks or {}, "prune")
+    batches = _looked_at(network, data, example, spec)
     rng = torch.Generator().manual_seed(derived(spec.seed, "prune"))
-    new, changed = room.pruned(network, masks, spec, room.Known(batches), rng)
+    new, changed = room.pruned(network, before, spec, room.Known(batches), rng)
     named = dict(network.named_parameters())
+    if masks is None:
+        _first(network, new)
     with torch.no_grad():
         for n, w in changed.items():
             named[n].copy_(w)
@@ -192,19 +201,44 @@ def prune(
     return new
 
 
+def _plain(number: Any) -> Any:
+    """A single number of NumPy's or PyTorch's as one of Python's."""
+    return number.item() if getattr(number, "ndim", None) == 0 else number
+
+
+STALE = 0.01
+"""of the weights that a first pruning keeps, the share that may be zero already"""
+
+
+def _first(network: nn.Module, masks: Mask) -> None:
+    """A first pruning whose result would call zeros kept is refused: training would bring them back."""
+    weights = {n: w.cpu() for n, w in prunable(network).items() if n in masks}
+    zeros = sum(int((w[masks[n]] == 0).sum()) for n, w in weights.items())
+    if zeros > STALE * sum(int(masks[n].sum()) for n in weights):
+        seen = f"prune: {zeros:,} of the weights that it would keep are zero already"
+        raise Refused(f"{seen}; go on with masks=prunery.masks_of(network), or begin anew with masks={{}}")
+
+
 def _device(network: nn.Module) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
-def _some(
-    data: Batches | None, example: Tensor | None, spec: Prune, device: torch.device
+def _looked_at(
+    network: nn.Module, data: Batches | None, example: Tensor | None, spec: Prune
 ) -> list[tuple[Tensor, Tensor]]:
-    """As many batches as the spec looks at; inputs alone where no labels are needed."""
-    if data is not None:
-        return [(x.to(device), y.to(device)) for (x, y), _ in zip(data, range(spec.batches), strict=False)]
-    return (
-        [] if example is None else [(example.to(device), torch.zeros(len(example), dtype=torch.int64, device=device))]
-    )
+    """As many batches as the spec looks at, tried out; inputs alone where no labels are needed."""
+    device = _device(network)
+    if data is None and example is None:
+        return []
+    if data is None:
+        x = an_example(example, "prune").to(device)
+        return [(x, torch.zeros(len(x), dtype=torch.int64, device=device))]
+    batches = [(x.to(device), y.to(device)) for x, y in islice(pairs(data, "prune"), spec.batches)]
+    twin = copied(network, "prune").eval()
+    for x, y in batches:
+        with torch.no_grad():
+            scores(answers(twin, x, "prune"), y, "prune")
+    return batches
 
 
 def finetune(
@@ -221,17 +255,11 @@ def finetune(
 
     SGD with momentum and a cosine to zero unless `optimizer` makes another. Returns the mean loss of each epoch.
     """
-    if epochs < 1 or not lr > 0:
-        raise Refused(
-            f"finetune: epochs = {epochs}, lr = {lr:g} is not allowed; expected epochs of 1 or more and lr above 0"
-        )
+    network = a_network(network, "finetune")
+    _possible(network, epochs, lr)
     device, named = _device(network), dict(network.named_parameters())
-    if not named:
-        raise Refused(f"finetune: {type(network).__name__} has no weights to train; expected a network with layers")
-    keep = {n: m.to(device) for n, m in _fitting(network, masks or {}).items()}
-    rule = (
-        optimizer(network.parameters()) if optimizer else torch.optim.SGD(network.parameters(), lr, 0.9, nesterov=True)
-    )
+    keep = {n: m.to(device) for n, m in _ours(network, masks or {}).items()}
+    rule = _rule(network, optimizer, lr)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(rule, epochs)
     losses, mode = [], network.training
     network.train()
@@ -245,14 +273,61 @@ def finetune(
     return losses
 
 
+def _possible(network: nn.Module, epochs: Any, lr: Any) -> None:
+    whole = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1
+    if not whole or not isinstance(lr, int | float) or not lr > 0:
+        seen = f"finetune: epochs = {quote(epochs)}, lr = {quote(lr)} is not allowed"
+        raise Refused(f"{seen}; expected a whole number of epochs, 1 or more, and lr above 0")
+    kind, learning = type(network).__name__, [p.requires_grad for p in network.parameters()]
+    if not learning:
+        raise Refused(f"finetune: {kind} has no weights to train; expected a network with layers")
+    if not any(learning):
+        raise Refused(f"finetune: all weights of {kind} are frozen; expected some with requires_grad = True")
+    if torch.is_inference_mode_enabled():
+        raise Refused("finetune: called inside torch.inference_mode(), where nothing can be learnt; call it outside")
+
+
+def _ours(network: nn.Module, masks: Any) -> Mask:
+    """The masks; those of PyTorch's hooks are kept by these hooks."""
+    layer = hooked(network)
+    if masks and layer:
+        seen = f"finetune: {layer} is pruned by torch.nn.utils.prune, whose hooks keep its masks"
+        raise Refused(f"{seen}; leave masks out, or make the network plain first: masks = prunery.plain_(network)")
+    return fitting(network, masks, "finetune")
+
+
+def _rule(network: nn.Module, optimizer: Any, lr: float) -> torch.optim.Optimizer:
+    if optimizer is None:
+        return torch.optim.SGD(network.parameters(), lr, 0.9, nesterov=True)
+    rule = optimizer(network.parameters()) if callable(optimizer) else optimizer
+    if not callable(optimizer) or not isinstance(rule, torch.optim.Optimizer):
+        seen = f"finetune: optimizer is {quote(rule) if isinstance(rule, str) else 'a ' + type(rule).__name__}"
+        raise Refused(f"{seen}; expected a function that makes one: lambda weights: torch.optim.Adam(weights, 1e-3)")
+    return rule
+
+
+def _lost(loss: Callable[[Any, Tensor], Tensor], made: Any, y: Tensor) -> Tensor:
+    """The loss; labels that cross-entropy cannot take are told as such."""
+    if loss is nn.functional.cross_entropy and not y.is_floating_point():  # soft labels are its own business
+        scores(made, y, "finetune")
+    try:
+        return loss(made, y)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason, kind = " ".join(str(error).split())[:160], type(made).__name__
+        size = list(made.shape) if isinstance(made, Tensor) else kind
+        raise Refused(
+            f"finetune: the loss cannot take results of {size} and labels of {list(y.shape)} ({reason})"
+        ) from error
+
+
 def _pass(
     network: nn.Module, data: Batches, named: dict[str, nn.Parameter], keep: Mask, rule: torch.optim.Optimizer,
     loss: Callable[[Tensor, Tensor], Tensor], device: torch.device,
 ) -> float:  # fmt: skip
     """One time over the data: masked gradients, a step, masked weights."""
     total, images = 0.0, 0
-    for x, y in data:
-        value = loss(network(x.to(device)), y.to(device))
+    for x, y in pairs(data, "finetune"):
+        value = _lost(loss, answers(network, x.to(device), "finetune"), y.to(device))
         rule.zero_grad(set_to_none=True)
         value.backward()
         for n, m in keep.items():
@@ -272,4 +347,6 @@ def _pass(
 
 def shrink(network: nn.Module, masks: Mask | None, example: Tensor, multiple: int = 1) -> tuple[nn.Module, Mask]:
     """A really smaller copy with equal outputs, and the masks of what is left in it."""
+    network = a_plain_network(network, "shrink")
+    masks = applied(network, fitting(network, masks or {}, "shrink"), "shrink")
     return room.shrink(network, masks, example, multiple)

@@ -127,6 +127,7 @@ def _checkpoints(root: Path, trained: Path) -> None:
 
     packed = pack(build(Model(name="convnet", input=(1, 8, 8), classes=10), 0).eval(), torch.zeros(1, 1, 8, 8))
     packed.save(root / "net.prunery")
+    torch.save(network.state_dict(), root / "net.pt")
     (root / "torn.prunery").write_bytes(packed.data[:-100])
     (root / "empty.prunery").touch()
     lenet = build(Model(name="lenet_300_100", input=(1, 28, 28), classes=10), 0)

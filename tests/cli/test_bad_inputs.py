@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from prunery.engine.rivals import RIVALS
 from prunery.spec import STEPS
 
 TRAIN = "train convnet --steps 1 --runs {runs}"
@@ -27,10 +28,10 @@ COMMANDS = [
     # lotteries
     ("lottery", "NETWORK"),
     ("lottery lenet_30_100", '"lenet_30_100"', "did you mean lenet_300_100?"),
-    ("lottery conv2", '"conv2"', "RECIPE.toml"),
+    ("lottery resnet20", '"resnet20"', "RECIPE.toml"),
     ("lottery {shelf}/none.toml", "does not exist", "expected a TOML file"),
     ("lottery {shelf}/good.toml", "good.toml", '"step"', "did you mean steps?"),
-    (LOTTERY + " --figure 2", '--figure = "2"', "1, 3, 4, all"),
+    (LOTTERY + " --figure 2", '--figure = "2"', "1, 3, 4, 5, all"),
     (LOTTERY + " --seeds 0", "--seeds = 0", "1 or more"),
     (LOTTERY + " --levels few", '"few"', "a whole number"),
     (LOTTERY + " --levels -1", "--levels = -1", "0 or more"),
@@ -39,10 +40,9 @@ COMMANDS = [
     (LOTTERY + " --set lrr=1", '"lrr"', "did you mean lr?"),
     (LOTTERY + " --set step.lr=1", "step.lr=1", "KEY=VALUE"),
     (LOTTERY + " --set data.name=mnits", '"mnits"', "did you mean mnist?"),
-    (LOTTERY + " --set data.scaling=image", 'data.scaling = "image"', "unit, channel or raw"),
     (LOTTERY + " --set data.flip=true", "data.flip", "leave it out"),
     (LOTTERY + " --set data.validation=0", "data.validation = 0", "1 or more"),
-    (LOTTERY + " --set model.name=convnet", "conv1.weight", "linear layers only"),
+    (LOTTERY + " --set precision=bfloat16", 'lottery.precision = "bfloat16"', "expected float32 for lenet_300_100"),
     (LOTTERY + " --set model.weights=a.pth", "model.weights", "leave it out"),
     (LOTTERY + " --set 'arms=[\"reinit\"]'", "lottery.arms", "ticket among them"),
     (LOTTERY + " --set 'arms=[\"ticket\",\"lucky\"]'", '"lucky"', "choose one of ticket"),
@@ -96,7 +96,35 @@ COMMANDS = [
     ("bench nothing.prunery", "nothing.prunery cannot be read"),
     ("bench {shelf}/torn.prunery", "torn.prunery"),
     ("bench {shelf}/empty.prunery", "empty.prunery"),
-    ("bench {shelf}/good.safetensors", "good.safetensors"),
+    ("bench {shelf}/good.safetensors", "good.safetensors is a checkpoint", "prunery pack"),
+    ("bench {shelf}/net.pt", "net.pt is a PyTorch file", "prunery.pack"),
+    ("bench {shelf}", "{shelf} is a folder", "a packed file"),
+    ("bench {shelf}/net.prunery --threads 1000", "threads = 1000", "a whole number from 1 to"),
+    ("bench {shelf}/net.prunery --batch 100000000000", "--batch = 100000000000", "too large"),
+    ("bench {shelf}/net.prunery --against torch,onnxx", '--against = "onnxx"', "did you mean onnxruntime?"),
+    ("bench " + "x" * 300, "cannot be read: File name too long"),
+    ("pack {shelf}/net.prunery", "net.prunery is a packed network", "prunery bench"),
+    ("pack {shelf}/net.pt", "net.pt is a PyTorch file", "prunery.save"),
+    ("pack " + "x" * 300, "is no file and no run"),
+    ("prune {shelf}/net.prunery", "net.prunery is a packed network", "prunery bench"),
+    ("show {shelf}/net.prunery", "net.prunery is a packed network", "prunery.runtime.load"),
+    ("show {shelf}/net.pt", "net.pt is a PyTorch file", "--set model.weights={shelf}/net.pt"),
+    ("show " + "x" * 300, "is unknown; choose one of"),
+    # names of files and folders to write, which are looked at first
+    ("pack nothing.safetensors --out .", ". is a folder; expected a file's name, such as network.prunery"),
+    ("pack nothing.safetensors --out {tmp}", "{tmp} is a folder", "{tmp}/network.prunery"),
+    ("pack nothing.safetensors --out ''", "is a folder"),
+    ("pack nothing.safetensors --out " + "x" * 300, "expected at most 255"),
+    ("pack {shelf}/good.safetensors --out {shelf}/good.safetensors", "is the checkpoint itself", "another name"),
+    ("prune nothing.safetensors --out {tmp}", "{tmp} is a folder", "{tmp}/pruned.safetensors"),
+    ("prune nothing.safetensors --out {tmp}/none/a", "there is no folder {tmp}/none", "make it"),
+    ("sensitivity nothing.safetensors --figure {shelf}/file", "{shelf}/file is a file", "a folder"),
+    ("report --runs {trained} --out {tmp}", "{tmp} is a folder", "{tmp}/report.html"),
+    ("report --runs {trained} --figures {shelf}/file --out {tmp}/a.html", "{shelf}/file is a file", "a folder"),
+    ("demo --out {tmp}", "{tmp} is a folder", "{tmp}/demo.html"),
+    ("compare {shelf}/compare.toml --runs {runs} --out {shelf}/file", "{shelf}/file is a file", "a folder"),
+    (LOTTERY + " --out {shelf}/file/below", "{shelf}/file is a file", "a folder"),
+    (TRAIN.replace("{runs}", "x" * 300), "too long for a file's name"),
     ("bench {shelf}/net.prunery --against onnx", '"onnx"', "onnxruntime"),
     ("bench {shelf}/net.prunery --batch 0", "--batch = 0", "1 or more"),
     ("bench {shelf}/net.prunery --network {shelf}/teacher.safetensors", "teacher.safetensors"),
@@ -247,7 +275,7 @@ RECIPES = [
     ("[[step]]\nkind = 'prune'\ncriterion = 'magnitud'", '"magnitud"', "did you mean magnitude?"),
     ("[[step]]\nkind = 'prune'\nexclude = ['head*']", '"head*"', "fc1"),
     ("[[step]]\nkind = 'prune'\nexclude = '*'", 'prune.exclude = "*"', '["*"]'),
-    ("[[step]]\nkind = 'prune'\nexclude = ['*']", "no prunable layer"),
+    ("[[step]]\nkind = 'prune'\nexclude = ['*']", "leaves no layer to prune"),
     ("[[step]]\nkind = 'quantize'\nbits = 9", "quantize.bits = 9", "8"),
     ("[[step]]\nkind = 'quantize'\nbits = true", "quantize.bits = true", "8"),
     ("[[step]]\nkind = 'pack'\nvalues = 'int8'", 'pack.values = "int8"', "float16"),
@@ -287,6 +315,27 @@ def test_a_bad_recipe_is_one_line(text, texts, prunery, where, tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text(text.replace("{shelf}", str(where["shelf"])))
     refused(prunery("run", str(file), "--runs", str(tmp_path / "runs")), texts, where)
+
+
+def test_an_instruction_set_that_is_not_there(prunery, where, monkeypatch):
+    monkeypatch.setenv("PRUNERY_ISA", "mmx")
+    refused(prunery("bench", f"{where['shelf']}/net.prunery"), ['PRUNERY_ISA = "mmx" is unknown'], where)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("onnxruntime", "onnx"), ("openvino-int8", "openvino")])
+def test_a_run_time_that_is_not_installed(name, extra, prunery, where, monkeypatch):
+    monkeypatch.setattr("prunery.engine.export.find_spec", lambda _: None)
+    words = [f"pip install 'prunery[{extra}]'", "uv pip install", "in a checkout"]
+    refused(prunery("bench", f"{where['shelf']}/net.prunery", "--against", name), words, where)
+
+
+def test_a_run_time_that_fails(prunery, where, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no compiler\nanywhere")
+
+    monkeypatch.setitem(RIVALS, "compile", broken)
+    words = ["compile cannot run this network (no compiler anywhere)", "leave it out of --against"]
+    refused(prunery("bench", f"{where['shelf']}/net.prunery", "--against", "compile"), words, where)
 
 
 def test_the_table_is_long_enough():

@@ -3,21 +3,24 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from importlib import metadata
+from typing import get_args
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from prunery.cli import screen
+from prunery.cli import engine, screen
 from prunery.cli.commands import app
 from prunery.runs import Runs
-from prunery.spec import Data, Train, helps
+from prunery.spec import Data, Prune, Train, helps, hints
 
 COMMANDS = sorted(c.callback.__name__ for c in app.registered_commands)
 QUICK = ("--threads", "1", "--quiet")
@@ -73,6 +76,30 @@ def test_every_field_of_a_training_step_is_an_option(prunery, monkeypatch):
     own = ("data", "teacher_sha256", "name", "sha256")
     assert [f for f in fields if f not in own and f"--{f.replace('_', '-')}" not in text] == []
     assert "learning rate; the peak where the schedule varies it" in text
+
+
+@pytest.mark.parametrize(("command", "spec"), [("train", Train), ("prune", Prune)])
+def test_help_shows_what_is_taken_by_default(command, spec, prunery, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    rows = re.split(r"(?= --\w[\w-]* )", prunery(command, "--help").out)  # an option's words may take two lines
+    for field in (f for f in fields(spec) if f.name not in ("data", "layers", "teacher_sha256")):
+        row = next(r for r in rows if r.startswith(f" --{field.name.replace('_', '-')} "))
+        shown = row.rpartition("[default: ")[2].partition("]")[0] if "[default: " in row else None
+        if isinstance(field.default, bool):
+            shown = rows[rows.index(row) + 1].rpartition("[default: ")[2].partition("]")[0]  # --no-... comes between
+            assert shown == ("" if field.default else "no-") + field.name.replace("_", "-")
+        elif field.default in (None, (), ""):
+            assert shown is None, row
+        else:
+            assert shown == (f"{field.default:g}" if isinstance(field.default, float) else str(field.default))
+
+
+@pytest.mark.parametrize("command", ["train", "prune"])
+def test_help_at_eighty_columns_breaks_no_name(command, prunery, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = prunery(command, "--help").out
+    for name in (n for hint in hints(Prune if command == "prune" else Train).values() for n in get_args(hint)):
+        assert not isinstance(name, str) or re.search(rf"\b{re.escape(name)}\b", text), name
 
 
 def test_without_a_command_there_is_help(prunery):
@@ -199,14 +226,22 @@ def test_the_demo_says_what_it_shows(prunery, short_demo, tmp_path):
     assert done.code == 0, done.err
     assert "Dense, the network recognises" in done.out
     assert f"Open {tmp_path}/demo.html in a browser." in done.out.splitlines()[-1]
-    assert (tmp_path / "demo.html").read_text().startswith("<!")
+    page = (tmp_path / "demo.html").read_text()
+    assert page.startswith("<!")
+    assert '"label":"random_finetune"' in page
+
+
+def test_methods_are_told_in_words_that_anyone_knows(prunery):
+    text = prunery("compare", "x", "--methods", "list").out
+    assert "The weights of lowest magnitude of the whole network, not retrained." in text
+    assert not re.search(r"\b(lab|brief)\b", text, re.IGNORECASE)
 
 
 def test_doctor_says_what_is_missing_for_what(prunery, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = prunery("doctor", "--runs", str(tmp_path))
     assert done.code == 0
-    assert "missing; to follow training in TensorBoard: pip install 'prunery[tensorboard]'" in done.out
+    assert "missing; to follow training in TensorBoard, install tensorboard: pip install 'prunery[tens" in done.out
     for part in ("device        cpu", "kernels", "data          digits", "writable"):
         assert part in done.out
 
@@ -344,7 +379,7 @@ def test_tensorboard_that_is_not_installed_is_refused(prunery, monkeypatch, tmp_
     assert done.code == 2
     assert done.err.splitlines() == [
         "prunery: --tensorboard needs the package tensorboard, which is missing; "
-        "install it: pip install 'prunery[tensorboard]'"
+        "install tensorboard: pip install 'prunery[tensorboard]', or uv pip install tensorboard in a checkout"
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -449,6 +484,34 @@ def test_a_bug_of_ours_is_told_apart(prunery, monkeypatch):
     ]
     assert "Traceback" in prunery("show", "conv6", "--debug").err
     assert os.environ.get("PRUNERY_DEBUG") is None
+
+
+@pytest.mark.parametrize("words", [("--debug", "show", "no"), ("show", "--debug", "no"), ("show", "no", "--debug")])
+def test_debug_may_stand_anywhere(words, prunery):
+    done = prunery(*words)
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].startswith('prunery: model.name = "no" is unknown')
+
+
+def test_debug_is_in_the_help_and_changes_nothing_else(prunery, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "--debug, anywhere in a command" in prunery("--help").out
+    assert prunery("--debug").err == ""
+    assert prunery("--debug", "--version").out == f"prunery {metadata.version('prunery')}\n"
+
+
+def test_bench_says_what_its_columns_mean(prunery, shelf):
+    done = prunery("bench", f"{shelf}/net.prunery", "--turns", "1")
+    head, ours, theirs, _, last = done.out.splitlines()
+    assert head.endswith("difference  same answer")
+    assert ours.endswith("0.0e+00         100%")
+    assert theirs.endswith("%")
+    assert last.startswith("on random images, difference: the largest from prunery's outputs")
+    assert "int8" not in last
+    row = {"median_ms": 1, "best_ms": 1, "over_ours": 1, "low": 1, "high": 1, "difference": 0.25, "same_answer": 0.9}
+    told = engine.bench_table([{**row, "name": n, "int8": n == "b-int8"} for n in ("a", "b-int8")], 1, 1)
+    assert told[-1].endswith("int8 contestants (b-int8) differ by the rounding to bytes, which is no error")
 
 
 def test_version():

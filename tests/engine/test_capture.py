@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
-from prunery.engine.capture import captured, evaluated
+from prunery.engine.capture import captured
 from prunery.engine.check import check
+from prunery.engine.given import evaluated
 from prunery.engine.interpret import Interpreted, interpret
 from prunery.engine.lower import lower
 from prunery.engine.operators import MOVES, OPERATORS

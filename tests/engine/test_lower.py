@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prunery.engine.capture import captured, evaluated
+from prunery.engine.capture import captured
 from prunery.engine.check import check
+from prunery.engine.given import evaluated
 from prunery.engine.graph import Graph, Op, Tensor
 from prunery.engine.interpret import every_tensor, interpret
 from prunery.engine.lower import alive, applied, compact, fused, lower, single

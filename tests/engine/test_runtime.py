@@ -1,15 +1,18 @@
 """What a packed network computes is what its graph says: every instruction set, any batch and number of threads."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+import torch
 
 from prunery import native, runtime
 from prunery.engine.file import write
-from prunery.engine.graph import ACTIVATIONS
+from prunery.engine.graph import ACTIVATIONS, Graph, Op, Tensor
 from prunery.engine.interpret import interpret
 from prunery.runtime import Broken, Packed
 
@@ -210,13 +213,158 @@ def test_one_image_and_types(make):
         (np.zeros((1, 3, 8, 9), np.float32), r"\[1, 3, 8, 9\]; expected \[batch, 3, 8, 8\]"),
         (np.zeros(5, np.float32), r"\[5\]; expected"),
         (np.zeros((1, 3, 8, 8), complex), "complex128; expected float32"),
-        (np.array(["a"]), "shape"),
+        (np.array(["a"]), "holds text; expected float32"),
+        ("abc", "holds text"),
+        (None, "holds objects"),
+        (object(), "holds objects"),
+        (1j, "complex128"),
+        ([[1, 2], [3]], "a list that is no array .* all rows of one length"),
+        (np.zeros((1, 3, 8, 8), "M8[s]"), "datetime64"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), "device meta, which has no values; expected a tensor on the CPU"),
+        (torch.zeros(1, 3, 8, 8).to_sparse(), "sparse_coo; expected a dense tensor"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), "complex64; expected float32"),
     ],
-    ids=["size", "vector", "complex", "text"],
+    ids=range(13),
 )
 def test_inputs_that_do_not_fit(make, x, words):
-    with pytest.raises(Broken, match=words):
+    with pytest.raises(Broken, match=words) as broken:
         Packed(write(residual(make, 8, 8).graph, {}), "test")(x)
+    assert "\n" not in str(broken.value)
+
+
+def test_tensors_of_any_kind(make):
+    packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = packed(x)
+    assert (type(wanted), wanted.dtype, wanted.requires_grad) == (torch.Tensor, torch.float32, False)
+    for given in (
+        x.clone().requires_grad_(),
+        torch.nn.Parameter(x.clone()),
+        x.double(),
+        torch.complex(x, -x).conj().imag,
+    ):
+        assert torch.equal(packed(given), wanted)
+    for kind in (torch.bfloat16, torch.float16, torch.int8, torch.bool):
+        assert torch.equal(packed(x.to(kind)), packed(x.to(kind).float()))
+    assert packed(x * torch.nan).isnan().any()
+
+
+class Odd:
+    def __array__(self, *_, **__):
+        raise KeyError("no array\nat all")
+
+
+def test_objects_that_fail_at_being_arrays(make):
+    with pytest.raises(Broken, match=r"the input is a Odd that is no array .'no array.*at all'"):
+        Packed(write(residual(make, 8, 8).graph, {}), "test")(Odd())
+
+
+THREADS = [0, -1, 1000, "2", 1.5, True, np.True_, [2], torch.zeros(2, 2)]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids=range(len(THREADS)))
+def test_threads_are_a_whole_number(make, threads, tmp_path):
+    packed, x = Packed(write(residual(make, 8, 8).graph, {}), "test"), np.zeros((1, 3, 8, 8), np.float32)
+    packed.save(tmp_path / "a.prunery")
+
+    def put():
+        packed.threads = threads
+
+    calls = (
+        lambda: packed(x, threads=threads), lambda: runtime.loads(packed.data, threads), put,
+        lambda: runtime.load(tmp_path / "a.prunery", threads=threads),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(Broken, match=r"threads = .* expected a whole number from 1 to \d+; leave it out") as broken:
+            call()
+        assert "\n" not in str(broken.value)
+
+
+def test_threads_by_default_are_all_cores(make):
+    data, x = write(residual(make, 8, 8).graph, {}), np.zeros((1, 3, 8, 8), np.float32)
+    assert runtime.loads(data).threads == runtime.loads(data, None).threads == runtime.cores()
+    for threads in (1, 8, np.int64(3), 4 * runtime.cores()):
+        packed = runtime.loads(data, threads)
+        assert packed.threads == threads
+        assert packed(x, threads=threads).shape == (1, 8, 8, 8)
+
+
+def test_bytes_are_taken_as_bytes():
+    graph = Graph([Tensor(3, 1, 1, "u8", 1.0, 0), Tensor(3, 1, 1)], input=0, output=1)
+    graph.ops.append(Op("dequantize", "first", [0], 1))
+    packed = runtime.loads(write(graph, {}))
+    assert packed(np.array([[0, 7, 255]], np.uint8)).tolist() == [[0, 7, 255]]
+    for x in (np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int64)):
+        with pytest.raises(Broken, match="expected uint8"):
+            packed(x)
+
+
+def test_copies_are_networks_of_their_own(make):
+    packed, x = Packed(write(residual(make, 8, 8).graph, {}), "test", 2), make(3, 8, 8).images(2)
+    wanted = packed(x)
+    for made in (copy.copy(packed), copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        assert made._handle != packed._handle
+        assert made.threads == 2
+        assert np.array_equal(made(x), wanted)
+    del made
+    assert np.array_equal(packed(x), wanted)
+
+
+def test_repeats_are_a_whole_number(make):
+    packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
+    for wrong in (-1, "2", 1.5, True):
+        with pytest.raises(Broken, match=r"repeats = .* expected a whole number"):
+            packed.explain(repeats=wrong)
+
+
+NAMES = [
+    (None, "None is no file's name"), ("", "'' is no file's name"), ("a\0b", "is no file's name"),
+    (".", r"^\. is a folder; expected a file's name, such as network\.prunery"),
+    ("{tmp}", r"{tmp} is a folder; expected a file's name, such as {tmp}/network\.prunery"),
+    ("x" * 256, "is 256 bytes long; expected a file's name of at most 255"),
+    ("{tmp}/none/a", "{tmp}/none/a cannot be written: {tmp}/none is no folder; make it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), NAMES, ids=range(len(NAMES)))
+def test_names_that_no_file_can_have(make, name, words, tmp_path):
+    packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
+    with pytest.raises(Broken, match=words.format(tmp=tmp_path)):
+        packed.save(name and name.format(tmp=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_is_a_name(make, tmp_path):
+    packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
+    for name in ("x" * 255, "ä" * 127):
+        packed.save(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x" * 255, "ä" * 127]
+
+
+def test_other_files_are_told_by_what_they_are(make, tmp_path):
+    from safetensors.torch import save_file
+
+    state = {"w": torch.zeros(3)}
+    torch.save(state, tmp_path / "a.pt")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "text").write_text("text, and no network at all, however long one may look at it, and further on")
+    wrong = {
+        "a.pt": r"PyTorch file .*prunery\.pack\(network, example\)", "old.pth": "PyTorch file",
+        "a.safetensors": r"is a checkpoint .*prunery pack .*a\.safetensors", ".": "is a folder",
+        "text": "does not begin like a packed network",
+    }  # fmt: skip
+    for name, words in wrong.items():
+        with pytest.raises(Broken, match=words):
+            runtime.load(tmp_path / name)
+    for name in (None, 5, b"a", ""):
+        with pytest.raises(Broken, match="is no file's name; expected one such as"):
+            runtime.load(name)
+    for data in (None, "text", 5):
+        with pytest.raises(Broken, match="is no packed network; expected the bytes of a file"):
+            runtime.loads(data)
+    data = write(residual(make, 8, 8).graph, {})
+    assert runtime.loads(bytearray(data)).data == runtime.loads(memoryview(data)).data == data
 
 
 def test_files(make, tmp_path):

@@ -4,6 +4,8 @@ Relative and absolute imports count alike, and so do those inside functions and 
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ RUNTIME = "run time"  # the half of the engine that runs without torch: engine/r
 PUBLIC = "prunery"  # the package's own __init__.py, which re-exports from everywhere
 
 ORDER = [
+    {"refused"},
     {"spec"},
-    {"masks", "native"},
+    {"arguments", "masks", "native"},
     {"runs"},
     {"data", "models", "pruning", "quantize"},
     {"train"},
@@ -35,8 +38,9 @@ ROOMS = set().union(*ORDER)
 # Stricter than the order: the run time and the report work without torch, and training gets its masks as tensors.
 ONLY = {
     PUBLIC: ROOMS | {PUBLIC, "torch"},
-    "native": {"native"},
-    RUNTIME: {"native", RUNTIME},
+    "refused": {"refused"},
+    "native": {"native", "refused"},
+    RUNTIME: {"native", "refused", RUNTIME},
     "report": {"spec", "runs", "report"},
 }
 NEVER = {"train": {"pruning"}}
@@ -122,10 +126,13 @@ def test_every_name_says_something(path):
 
 
 WRONG = [
+    ("prunery.refused", "import torch"),
+    ("prunery.refused", "from .spec import quote"),
     ("prunery.spec", "import prunery.runs"),
     ("prunery.spec.steps", "from ..masks import ones"),
     ("prunery.masks", "from . import native"),
     ("prunery.native", "from prunery import masks"),
+    ("prunery.native", "from .spec import Refused"),
     ("prunery.native.loader", "import torch"),
     ("prunery.data.digits", "from prunery.models import load"),
     ("prunery.pruning.erk", "from ..quantize.scales import fit"),
@@ -143,6 +150,7 @@ WRONG = [
     ("prunery.engine.runtime", "from .graph import lower"),
     ("prunery.engine.runtime_file", "import torch.nn as nn"),
     ("prunery.runtime", "from prunery.spec import Recipe"),
+    ("prunery.runtime", "from .spec import Refused"),
     ("prunery.runtime", "from prunery.engine import pack"),
     ("prunery.attic", "import os"),
 ]
@@ -154,6 +162,9 @@ RIGHT = [
     ("prunery.engine.trial", "from .runtime import open_packed\nfrom ..native import library"),
     ("prunery.engine.runtime", "import numpy\nfrom ..native import library\nfrom .runtime_file import read"),
     ("prunery.runtime", "from .engine.runtime import open_packed\nfrom . import native"),
+    ("prunery.runtime", "from .refused import Refused"),
+    ("prunery.native", "from .refused import Refused"),
+    ("prunery.spec.errors", "from ..refused import Refused"),
     ("prunery.measure.latency", "from ..engine.runtime import open_packed"),
     ("prunery.cli", "from prunery import __version__, chain, report, tickets"),
     ("prunery.__main__", "from .cli import main"),
@@ -169,6 +180,19 @@ def test_a_violation_is_caught(module, source):
 @pytest.mark.parametrize(("module", "source"), RIGHT)
 def test_the_order_itself_is_allowed(module, source):
     assert violations(source, module, is_package=module == "prunery") == []
+
+
+def test_the_run_time_brings_nothing_along():
+    """Neither torch nor any other room than these: whoever only runs packed files waits for nothing else."""
+    code = """
+import sys, prunery.runtime
+ours = {name.split(".")[1] for name in sys.modules if name.startswith("prunery.")}
+assert ours == {"native", "refused", "runtime"}, ours
+heavy = {"torch", "torchvision", "timm", "safetensors", "typer", "rich", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_relative_imports_of_a_package_count_from_itself():

@@ -19,6 +19,12 @@ def test_other_names_are_not():
         _ = prunery.thing
 
 
+def test_the_run_time_is_there_without_being_imported():
+    code = "import sys, prunery; prunery.runtime.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert "runtime" in dir(prunery)
+
+
 def test_importing_prunery_loads_no_torch():
     code = "import sys, prunery; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

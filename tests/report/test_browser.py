@@ -219,6 +219,39 @@ def test_fits_a_phone(page):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_on_a_phone_every_part_of_the_page_can_be_reached(page):
+    size = {"width": 390, "height": 780, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    right = "return Math.max(...[...document.querySelectorAll('nav a')].map((a) => a.getBoundingClientRect().right))"
+    cut = """return [...document.querySelectorAll("table")].filter((t) => t.scrollWidth > t.parentElement.clientWidth)
+        .filter((t) => !["auto", "scroll"].includes(getComputedStyle(t.parentElement).overflowX)).map((t) => t.id)"""
+    try:
+        assert page.execute_script(right) <= 390
+        assert page.execute_script(cut) == []
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_curves_of_other_data_have_panels_of_their_own(browser, tmp_path, fake):
+    made = fake.tree(tmp_path / "runs") + fake.tree(tmp_path / "runs", Data(name="mnist"), "lenet5")
+    browser.get(write_report(made, tmp_path / "page.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert [h.text for h in every(browser, "#panels h3")] == ["convnet on digits", "lenet5 on mnist"]
+    panels = [p.get_attribute("aria-label") for p in every(browser, "#panels svg")]
+    assert len(panels) == 8
+    assert {k.text.rpartition(", ")[2] for k in every(browser, ".key")} == {"convnet on digits", "lenet5 on mnist"}
+    # The three ends of the first set and what they share; the other set's are in the other panels.
+    assert len(every(browser, "#panels figure:nth-of-type(1) .line")) == 4
+
+
+def test_a_recipes_labels_stand_in_the_tree(browser, steps, tmp_path):
+    labels = {steps[6].name: "chance", steps[7].name: "chance_tuned"}
+    browser.get(write_report(steps, tmp_path / "page.html", labels=labels).as_uri())
+    names = [row.text.split()[0] for row in every(browser, "[role=treeitem] .who")]
+    assert {"chance", "chance_tuned", "finetune", "prune"} <= set(names)
+    assert "chance_tuned" in one(browser, "#grid").text
+
+
 def test_every_control_has_a_name_and_ids_are_unique(page):
     unnamed = """return [...document.querySelectorAll("button, input, select, [role=img], [role=tree], [role=region]")]
         .filter((e) => !["aria-label", "aria-labelledby"].some((name) => e.getAttribute(name)))

@@ -37,6 +37,31 @@ def test_all_folders_in_one_table(tmp_path):
     assert "MISS" in last
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_the_terminal(width, tmp_path):
+    long = " ".join(["a claim that goes on"] * 9)
+    lay(tmp_path / "a_folder_of_results", GOOD | {"claim": long, "spread": "95 % interval 0.09 to 0.63"}, GOOD)
+    rows = results_table(tmp_path)
+    text = as_text(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    for part in (*long.split(), "a processor, 2 cores", "98.85 %", "PASS", "interval", "0.63"):
+        assert part in text
+    assert text.count("0123456789ab") == 1  # once for the two claims that share it
+
+
+def test_a_table_that_fits_is_left_as_it_is(tmp_path):
+    lay(tmp_path / "a", GOOD)
+    assert as_text(results_table(tmp_path), 300) == as_text(results_table(tmp_path))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_table_is_shortened_for_terminals_only(terminal, tmp_path, monkeypatch):
+    lay(tmp_path / "a", GOOD | {"claim": "long " * 40})
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    assert (max(map(len, as_text(results_table(tmp_path)).splitlines())) <= 90) == terminal
+
+
 def test_no_results_is_an_empty_table(tmp_path):
     assert results_table(tmp_path) == []
 

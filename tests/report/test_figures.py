@@ -5,9 +5,10 @@ from xml.etree import ElementTree
 import pytest
 
 from prunery.report import write_figures
-from prunery.report.figures import front
+from prunery.report.figures import _curves, _front, front
+from prunery.report.records import gather
 from prunery.runs import Runs
-from prunery.spec import Init, Model, Node, Refused, Train
+from prunery.spec import Data, Factorise, Init, Model, Node, Refused, Reset, Shrink, Train
 
 NAMES = [f"{figure}.{kind}" for figure in ("curves", "layers", "accuracy_density") for kind in ("svg", "png")]
 
@@ -47,3 +48,17 @@ def test_a_place_that_cannot_be_written_is_refused(steps, tmp_path):
 
 def test_front_keeps_what_no_other_beats():
     assert front([(0.1, 0.9), (0.1, 0.8), (0.3, 0.85), (0.5, 0.95), (1.0, 0.95)]) == [(0.1, 0.9), (0.5, 0.95)]
+
+
+def test_curves_of_other_data_have_axes_of_their_own(tmp_path, fake):
+    both = gather(fake.tree(tmp_path) + fake.tree(tmp_path, Data(name="mnist"), "lenet5"))
+    for draw, panels in ((_curves, 8), (_front, 2)):
+        axes = [axis for axis in draw(both).axes if axis.lines]
+        assert len(axes) == panels
+        assert sum("lenet5 on mnist" in axis.get_title("center") for axis in axes) == panels // 2
+
+
+@pytest.mark.parametrize("spec", [Shrink(), Factorise(), Reset()], ids=lambda s: s.kind)
+def test_every_kind_of_step_has_a_mark(spec, tmp_path, fake):
+    step = fake.make(Runs(tmp_path), Node(spec, Node(Init())), fake.numbers(0.9))
+    assert "accuracy_density.png" in [p.name for p in write_figures([step], tmp_path / "figures")]

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from prunery.report.lottery import MISS, NOT_RUN, PASS, Interval, Results, differs, scored, write_lottery
-from prunery.report.lottery.claims import CLAIMS, LENET
+from prunery.report.lottery.claims import CLAIMS, CONV, LENET
 from prunery.report.lottery.results import accuracy_at
-from prunery.spec import Data, Lottery, Model
+from prunery.spec import LOTTERIES, Data, Lottery, Model
 
 PERCENTS = [
     100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57, 4.47, 3.58, 2.87, 2.31,
@@ -73,7 +73,8 @@ def verdicts(results):
 def test_the_papers_own_results_pass_everything_that_lenet_decides():
     found = verdicts(made())
     assert {k: v for k, v in found.items() if v != PASS and k[0] in {c.name for c in LENET}} == {}
-    assert {k[0] for k, v in found.items() if v == NOT_RUN} == {c.name for c in CLAIMS if not c.score}
+    others = {c.name for c in CLAIMS if not c.score or c.network != "lenet_300_100"}
+    assert {k[0] for k, v in found.items() if v == NOT_RUN} == others
 
 
 def on(change, arms=ARMS, levels=range(29)):
@@ -153,8 +154,76 @@ def test_each_claim_misses_when_the_curves_say_so(name, text, change):
 
 
 def test_every_claim_that_is_scored_has_a_miss():
-    assert {n for n, *_ in MISSES} == {c.name for c in CLAIMS if c.score}
-    assert len(MISSES) == sum(1 for c in CLAIMS if c.score)
+    assert {n for n, *_ in MISSES} == {c.name for c in LENET} | {"A5"}
+    assert len(MISSES) == len(LENET) + 1
+    assert {n for _, n, _ in CONV_MISSES} == {c.name for c in CONV}
+    assert len(CONV_MISSES) == len(CONV)
+
+
+CONV_PERCENTS = {
+    "conv2": (100, 51.2, 26.5, 13.7, 11.0, 8.8, 4.6, 3.0, 2.4, 1.9, 1.0),
+    "conv4": (100, 51.4, 26.5, 13.7, 11.1, 9.2, 4.6, 3.0, 2.4, 1.9, 1.0),
+    "conv6": (100, 51.0, 26.4, 15.1, 11.0, 8.8, 4.6, 3.0, 2.4, 1.9, 1.0),
+}
+DENSE = {"conv2": 65.8, "conv4": 73.9, "conv6": 77.5}
+
+
+def convolutional(network, change=lambda record: None, seeds=3):
+    """As the paper has it: fewer iterations, and 3.4 points more until 2 %; reinitialised ones worse than dense."""
+    records = []
+    places = [("ticket", 0, 0)] + [(a, v, 0) for v in range(1, 11) for a in ("ticket", "reinit")]
+    for seed in range(seeds):
+        for arm, level, number in places:
+            percent = CONV_PERCENTS[network][level]
+            each = record(arm, 0, seed, number) | {"level": level, "density": percent / 100}
+            gain = 0 if not level else (3.4 if percent > 2 else -1) if arm == "ticket" else -2
+            ratio = 1 if not level else {"ticket": 1 / (2.5 if network == "conv6" else 3.5), "reinit": 2}[arm]
+            for found in (*each["early_stop"].values(), each["end"]):
+                found["test_accuracy"] = (DENSE[network] + gain) / 100
+            for found in each["early_stop"].values():
+                found["iteration"] = round(3000 * ratio)
+            change(each)
+            records.append(each)
+    return Results(LOTTERIES[network], tuple(records))
+
+
+def losing(each):
+    for found in each["early_stop"].values():
+        found["test_accuracy"] = 0.1
+
+
+def forgetful(each):
+    each["end"]["train_accuracy"] = 0.98
+
+
+LATE = on(slower(2), ["ticket"], range(1, 11))
+CONV_MISSES = [
+    *((network, name, LATE) for network, name in (("conv2", "C1"), ("conv4", "C2"), ("conv6", "C3"))),
+    *((n, name, on(shifted(3), levels=[0])) for n, name in (("conv2", "C4"), ("conv4", "C5"), ("conv6", "C6"))),
+    *((network, "C7", on(losing, ["ticket"], [6, 7, 8, 9, 10])) for network in DENSE),
+    *((network, "C8", on(losing, ["ticket"], [7])) for network in DENSE),
+    *((network, "C9", on(forgetful, ["ticket"], [5])) for network in DENSE),
+]
+
+
+@pytest.mark.parametrize("network", DENSE)
+def test_the_papers_own_results_pass_everything_that_conv_nets_decide(network):
+    found = verdicts(convolutional(network))
+    names = {c.name for c in CONV if c.network == network}
+    assert {k[0] for k, v in found.items() if v == PASS} == names
+    assert {v for (name, _), v in found.items() if name not in names} == {NOT_RUN}
+
+
+@pytest.mark.parametrize(("network", "name", "change"), CONV_MISSES, ids=[f"{n} {c}" for n, c, _ in CONV_MISSES])
+def test_each_claim_of_conv_nets_misses_when_the_curves_say_so(network, name, change):
+    found = verdicts(convolutional(network, change))
+    assert [v for k, v in found.items() if k[0] == name and v != NOT_RUN] == [MISS]
+
+
+def test_conv_nets_have_figure_5(tmp_path):
+    _, paths = write_lottery(convolutional("conv4"), "all", tmp_path)
+    assert [p.name for p in paths if p.name.startswith("figure")] == ["figure5.svg", "figure5.png"]
+    assert json.loads((tmp_path / "claims.json").read_text())["differs"] == {}
 
 
 def test_a_one_sided_claim_has_one_side():

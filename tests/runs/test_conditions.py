@@ -26,6 +26,7 @@ def checkout(tmp_path):
         pytest.skip("git is not installed")
     for room in ("runs", "spec", "native"):
         shutil.copytree(PACKAGE / room, tmp_path / "src/prunery" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PACKAGE / "refused.py", tmp_path / "src/prunery")
     (tmp_path / "src/prunery/__init__.py").touch()
     (tmp_path / "README.md").touch()
     (tmp_path / ".gitignore").write_text("__pycache__\n")

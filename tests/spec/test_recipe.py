@@ -190,3 +190,10 @@ def test_name_and_about(tmp_path):
     path.write_text("[[step]]\nkind = 'train'\n")
     assert (read_recipe(path).name, read_recipe(path).about) == ("my recipe", "")
     assert isinstance(read_recipe(path).init, Init)
+
+
+def test_a_lottery_is_no_recipe_of_steps(tmp_path):
+    file = tmp_path / "l.toml"
+    file.write_text("levels = 3\nseeds = 2\n")
+    with pytest.raises(Refused, match=r"l.toml: this is a lottery \(levels, seeds\).*prunery lottery FILE"):
+        read_recipe(file)

@@ -74,9 +74,9 @@ LENET = """100 80.04 64.06 51.28 41.05 32.87 26.32 21.07 16.88 13.52 10.83 8.68 
 1.19 .96 .77 .62 .50 .40 .33 .26 .21"""
 LADDERS = {
     "lenet_300_100": (Lottery(), dict(enumerate(map(float, LENET.split())))),
-    "conv2": (Lottery(), {11: 8.81, 14: 4.57}),
-    "conv4": (Lottery(), {11: 11.06, 12: 9.18}),
-    "conv6": (Lottery(rate_conv=0.15), {7: 26.61, 10: 15.29}),
+    "conv2": (read_lottery("conv2"), {11: 8.81, 14: 4.57}),
+    "conv4": (read_lottery("conv4"), {11: 11.06, 12: 9.18}),
+    "conv6": (read_lottery("conv6"), {7: 26.61, 10: 15.29}),
 }
 SIZES = {"lenet_300_100": 266_200, "conv2": 4_300_992, "conv4": 2_425_024, "conv6": 2_261_184}
 
@@ -320,30 +320,17 @@ def test_pace_counts_what_is_left():
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "conv2": (
-        Lottery(model=Model(name="conv2", init="glorot_normal"), data=Data(name="cifar10", scaling="unit")),
-        "linear layers only",
-    ),
-    "scaling": (Lottery(data=Data(scaling="image")), "scales every image by itself"),
-    "sigmoid": (
-        Lottery(model=Model(name="{tmp}/own.py:net"), data=Data(scaling="unit")),
-        "no chain of linear layers with a ReLU",
-    ),
+    "arithmetic": (replace(SMALL, precision="bfloat16"), "whose kernels know no other"),
+    "augmented": (lambda: Lottery(data=Data(flip=True)), "data.flip is not for lotteries"),
+    "no validation": (lambda: Lottery(data=Data(validation=0)), "leaves nothing to stop early by"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_the_kernels_cannot_compute_is_refused(what, tmp_path):
+def test_what_cannot_be_is_refused(what, tmp_path):
     lottery, text = REFUSED[what]
-    layers = "nn.Flatten(), nn.Linear(64, 9), nn.Sigmoid(), nn.Linear(9, classes)"
-    (tmp_path / "own.py").write_text(
-        f"from torch import nn\ndef net(input, classes):\n    return nn.Sequential({layers})\n"
-    )
-    lottery = replace(lottery, model=replace(lottery.model, name=lottery.model.name.format(tmp=tmp_path)))
-    if what == "conv2" and not (ROOT / "data" / "cifar-10-batches-py").is_dir():
-        pytest.skip("CIFAR-10 is not in data/")
     with pytest.raises(Refused, match=text):
-        run(replace(lottery, steps=100), place_of(tmp_path))
+        run(lottery() if callable(lottery) else lottery, place_of(tmp_path))
 
 
 def test_the_recipe_is_the_papers_lottery():

@@ -200,3 +200,36 @@ def test_another_process_rebuilds_it_without_the_code_that_pruned(shrunk, tmp_pa
     assert done.returncode == 0, done.stderr
     wanted = outputs(network, torch.linspace(-1, 1, 128).view(2, 1, 8, 8))
     assert torch.equal(torch.tensor(json.loads(done.stdout), dtype=torch.float64).view(2, 10).float(), wanted)
+
+
+OWN_CLASS = """
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu().mean((2, 3)))
+"""
+
+
+def test_ones_own_class_is_saved_for_the_commands(tmp_path):
+    code = tmp_path / "net.py"
+    code.write_text(OWN_CLASS)
+    spec = prunery.Model(name=f"{code}:Own", input=(1, 8, 8), classes=10)
+    network = prunery.load(f"{code}:Own", input=(1, 8, 8), classes=10)
+    del network.prunery_model
+    masks = prunery.prune(network, 0.5)
+    file = prunery.save(network, tmp_path / "own.safetensors", masks, model=spec)
+    for found in (prunery.load(file), prunery.opened(file)[0]):
+        assert torch.equal(found.a.weight, network.a.weight)
+    nameless = prunery.save(network, tmp_path / "nameless.safetensors", masks)
+    said = 'holds Own, a network of your own.*model=prunery.Model\\(name="FILE.py:Own"'
+    with pytest.raises(prunery.Refused, match=said):
+        prunery.opened(nameless)
+    code.write_text(OWN_CLASS + "# changed\n")
+    with pytest.raises(prunery.Refused, match="SHA-256"):
+        prunery.load(file)

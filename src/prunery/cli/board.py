@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import writing
-from ..spec import Node, Refused
+from ..spec import Node, Refused, install
 
 
 class Board:
@@ -45,5 +45,5 @@ def _summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         needed = "--tensorboard needs the package tensorboard, which is missing"
-        raise Refused(f"{needed}; install it: pip install 'prunery[tensorboard]'") from None
+        raise Refused(f"{needed}; {install('tensorboard', 'tensorboard')}") from None
     return SummaryWriter

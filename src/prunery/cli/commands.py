@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..runs import Step
+from ..runs import Step, folder_to_write, to_write
 from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, read_recipe, recipe
 from .settings import (
     Board,
@@ -32,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Finds the small network inside a big one, proves what it kept, and runs it fast on an ordinary CPU.",
+    epilog="--debug, anywhere in a command, shows where an error came from; --version tells the version.",
 )  # fmt: skip
 
 NOT_OPTIONS = ("data", "name", "teacher_sha256", "sha256", "weights_sha256", "code_sha256", "input", "classes")
@@ -216,8 +217,12 @@ def compare(
 
 @app.command()
 def lottery(
-    what: Annotated[str, typer.Argument(metavar="NETWORK", help="lenet_300_100, or a lottery's RECIPE.toml")],
-    figure: Annotated[str, typer.Option(help="train only what this figure of the paper shows: 1, 3, 4, all")] = "all",
+    what: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="lenet_300_100, conv2, conv4, conv6, or a lottery's RECIPE.toml")
+    ],
+    figure: Annotated[
+        str, typer.Option(help="train only what this figure of the paper shows: 1, 3, 4, 5, all")
+    ] = "all",
     seeds: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="independent lotteries")] = None,
     levels: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="rounds of pruning")] = None,
     steps: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="iterations at each level")] = None,
@@ -237,6 +242,7 @@ def lottery(
     from .lottery import Progressing, asked, finished
 
     wanted = asked(read_lottery(what, set), figure, seeds, levels, steps)
+    folder_to_write(out)
     with place(Where(runs, data_dir, "cpu", threads, checkpoint_seconds, quiet)) as there, Progressing(quiet) as pace:
         done = tickets.run(wanted, there, pace)
     found, text = finished(wanted, done, figure, out)
@@ -348,6 +354,9 @@ def report(
     from ..runs import Runs
     from . import screen
 
+    to_write(out, "report.html")
+    if figures:
+        folder_to_write(figures)
     there = Runs(runs)
     steps = [there.find(n) for n in names] or there.steps()
     if not steps:
@@ -387,6 +396,7 @@ def demo(
     from ..spec import read_toml
     from .demonstrate import demonstrate
 
+    to_write(out, "demo.html")
     with_recipe = recipe(read_toml(Path(str(files("prunery.cli").joinpath("demo.toml")))), (), "demo")
     demonstrate(with_recipe, Where(runs, data_dir, device, threads, quiet=quiet), out, json)
 

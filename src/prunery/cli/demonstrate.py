@@ -17,7 +17,8 @@ def demonstrate(wanted: Recipe, where: Where, out: Path, as_json: bool) -> None:
     started = time.monotonic()
     with place(where) as there:
         done = chain.run(wanted, there)
-    page = report.write_report(list(done.values()), out, title="Prunery demo")
+    labels = {step.name: label for label, step in done.items()}
+    page = report.write_report(list(done.values()), out, title="Prunery demo", labels=labels)
     speed = raced(done["finetune"], out.with_suffix(".prunery")) if native.available() else []
     if as_json:
         return screen.as_json({k: s.result for k, s in done.items()} | {"page": str(page), "speed": speed})

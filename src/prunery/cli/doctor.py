@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import conditions
+from ..spec import install
 from .shown import data_sets
 
 EXTRAS = {
@@ -82,4 +83,4 @@ def _runs_words(found: dict[str, Any]) -> str:
 
 def _extra_line(name: str, there: bool) -> str:
     extra, purpose = EXTRAS[name]
-    return f"extra         {name}: " + ("there" if there else f"missing; to {purpose}: pip install 'prunery[{extra}]'")
+    return f"extra         {name}: " + ("there" if there else f"missing; to {purpose}, {install(extra, name)}")

@@ -1,5 +1,6 @@
 """`prunery pack` and `bench`: what they do behind their options."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 
 from .. import data, engine
 from ..engine.interpret import Interpreted
-from ..engine.rivals import Call, calibration, quantised, rival
+from ..engine.rivals import Call, calibration, quantised, ready, rival
 from ..measure.latency import Latency, latencies
+from ..runs import to_write
 from ..runtime import Layer, Packed
 from ..runtime import load as load_packed
 from ..spec import Data, Model, Refused, plain
@@ -19,12 +21,17 @@ from .pruning import images, opened
 
 BATCH = 64
 NEAR = 1e-3
+MOST = 1 << 28
+"""numbers in a batch that is timed: a gigabyte"""
 
 
 def pack_file(
     what: str, out: Path, runs: Path, spec: Data | None, root: Path, int8: bool, looked_at: int, values: str
 ) -> dict[str, Any]:
     """Pack a checkpoint; with images, measure what the packed network recognises."""
+    to_write(out, "network.prunery")
+    if os.path.exists(what) and os.path.exists(out) and os.path.samefile(what, out):
+        raise Refused(f"--out {out} is the checkpoint itself; expected another name, such as network.prunery")
     network, _, model = opened(what, runs)
     splits = images(spec, root, model) if spec else None
     if int8 and splits is None:
@@ -109,21 +116,38 @@ def bench(
     path: Path, against: list[str], network: str, runs: Path, batch: int, threads: int, turns: int
 ) -> list[dict[str, Any]]:
     """The packed file and its rivals in turns; every output is looked at before anything is timed."""
+    for name in against:
+        ready(name, "--against")
     packed = load_packed(path, threads)
     whole = _network(path, packed, network, runs) if against else None
+    if batch * max(np.prod(packed.input_shape), np.prod(packed.output_shape)) > MOST:
+        raise Refused(f"--batch = {batch} is too large for this network; expected at most {MOST:,} numbers a batch")
     x = np.random.default_rng(0).standard_normal((batch, *packed.input_shape)).astype(np.float32)
     wanted = packed(x)
     calls: dict[str, Call] = {"prunery": lambda x: packed(x, threads)}
-    about = {"prunery": _agreement(wanted, wanted)}
+    in_bytes = engine.is_quantised(packed)
+    about = {"prunery": _agreement(wanted, wanted) | {"int8": in_bytes}}
     for name in against:
         assert whole is not None
-        calls[name] = rival(name, whole, x, threads, calibration([x]))
-        about[name] = _agreement(wanted, np.asarray(calls[name](x)).reshape(wanted.shape))
-        if not quantised(name) and not engine.is_quantised(packed) and about[name]["difference"] > NEAR:
+        calls[name], found = _first(name, whole, x, threads)
+        about[name] = _agreement(wanted, found.reshape(wanted.shape)) | {"int8": quantised(name)}
+        if not quantised(name) and not in_bytes and not about[name]["difference"] <= NEAR:
             seen = f"{name} computes something else ({about[name]['difference']:.1e} of the largest output)"
             raise Refused(f"{seen}; expected the same network: name its checkpoint with --network")
     timed = latencies({n: (lambda call=call: call(x)) for n, call in calls.items()}, turns)  # type: ignore[misc]
     return [_row(n, timed[n], timed["prunery"]) | about[n] for n in calls]
+
+
+def _first(name: str, network: torch.nn.Module, x: np.ndarray, threads: int) -> tuple[Call, np.ndarray]:
+    """A rival and what it answers."""
+    try:
+        call = rival(name, network, x, threads, calibration([x]))
+        return call, np.asarray(call(x))
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # another run time, which says no in its own way
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Refused(f"{name} cannot run this network ({reason}); leave it out of --against") from error
 
 
 def _network(path: Path, packed: Packed, network: str, runs: Path) -> torch.nn.Module:
@@ -142,7 +166,8 @@ def _words(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+def _agreement(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    """Of the largest output the largest difference, and the share of images with the same answer."""
     largest = max(float(np.abs(a).max()), 1e-30)
     same = float(np.mean(a.reshape(len(a), -1).argmax(1) == b.reshape(len(b), -1).argmax(1)))
     return {"difference": float(np.abs(a - b).max()) / largest, "same_answer": same}
@@ -162,15 +187,26 @@ def _row(name: str, took: Latency, ours: Latency) -> dict[str, Any]:
 
 def bench_table(rows: list[dict[str, Any]], batch: int, threads: int) -> list[str]:
     """Milliseconds, and how many times as long as ours each takes."""
-    lines = [f"{'':18} {'median ms':>10} {'best ms':>9} {'times ours':>11} {'range':>16} {'difference':>11}"]
+    head = f"{'':18} {'median ms':>10} {'best ms':>9} {'times ours':>11}"
+    lines = [f"{head} {'range':>16} {'difference':>11} {'same answer':>12}"]
     for r in rows:
         spread = f"{r['low']:.2f} to {r['high']:.2f}"
         row = f"{r['name']:18} {r['median_ms']:>10.3f} {r['best_ms']:>9.3f} {r['over_ours']:>11.2f}"
-        lines.append(f"{row} {spread:>16} {r['difference']:>11.1e}")
+        lines.append(f"{row} {spread:>16} {r['difference']:>11.1e} {r['same_answer']:>12.0%}")
     return [
         *lines,
         f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}; contestants took turns, medians of turns",
+        _differences([r["name"] for r in rows if r["int8"]]),
     ]
+
+
+def _differences(in_bytes: list[str]) -> str:
+    """What the last columns mean."""
+    line = "on random images, difference: the largest from prunery's outputs, as a share of the largest of these"
+    line += "; same answer: images with the same largest output"
+    if not in_bytes:
+        return line
+    return f"{line}; int8 contestants ({', '.join(in_bytes)}) differ by the rounding to bytes, which is no error"
 
 
 def as_rows(layers: list[Layer]) -> list[dict[str, Any]]:

@@ -16,7 +16,13 @@ from ..runs import Step
 from ..spec import Lottery, Refused, choose
 from ..tickets import Pace
 
-FIGURES = {"1": ("ticket", "random"), "3": ("ticket", "reinit"), "4": ("ticket", "reinit", "oneshot"), "all": ()}
+FIGURES = {
+    "1": ("ticket", "random"),
+    "3": ("ticket", "reinit"),
+    "4": ("ticket", "reinit", "oneshot"),
+    "5": ("ticket", "reinit"),
+    "all": (),
+}
 """The arms that a figure shows; all: those that the lottery asks for."""
 ON_SCREEN, IN_A_FILE = 0.2, 60.0
 """seconds between two words on how far it is"""

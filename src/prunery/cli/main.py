@@ -13,12 +13,12 @@ from ..spec import Refused
 
 def main(words: list[str] | None = None) -> None:
     """Run one command and exit."""
-    words = sys.argv[1:] if words is None else words
+    given = sys.argv[1:] if words is None else words
+    words = [w for w in given if w != "--debug"]
     if words == ["--version"]:
         print(f"prunery {version('prunery')}")
         sys.exit(0)
-    debug = "--debug" in words
-    sys.exit(guarded(lambda: _invoke([w for w in words if w != "--debug"]), debug))
+    sys.exit(guarded(lambda: _invoke(words), debug=len(words) < len(given)))
 
 
 def _invoke(words: list[str]) -> int:
@@ -35,7 +35,7 @@ def guarded(action: Callable[[], int], debug: bool = False) -> int:
         return action()
     except BaseException as error:
         code, line = verdict(error)
-        if debug and code != 130:
+        if debug and line and code != 130:
             traceback.print_exc()
         if line:
             print(f"prunery: {' '.join(line.split())}", file=sys.stderr)
@@ -54,7 +54,7 @@ def _unblock(stream: Any) -> None:
 
 def verdict(error: BaseException) -> tuple[int, str]:
     """Exit code and line for what went wrong."""
-    if isinstance(error, Refused) or type(error).__name__ in ("Broken", "NativeMissing"):  # of rooms that know no other
+    if isinstance(error, Refused):
         return 2, str(error)
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return 0, ""  # whoever reads our output has seen enough
@@ -76,8 +76,10 @@ def _unexpected(error: BaseException) -> tuple[int, str]:
     """Memory and disks run out on anyone; the rest is ours to mend."""
     names = ("MemoryError", "OutOfMemoryError")
     if type(error).__name__ in names or "can't allocate memory" in str(error):
-        return 2, "memory ran out; use a smaller train.batch, a smaller network, or another --device"
+        return 2, "memory ran out; use a smaller batch (--batch, train.batch), a smaller network, or another --device"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
         where = error.filename or "standard output"
         return 2, f"{where} cannot be written: {error.strerror}; free space or choose a folder that can be written"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 2, f"{str(error.filename)[:40]}... is too long for a file's name; expected a shorter one"
     return 1, f"unexpected {type(error).__name__}: {error}; this is a bug: run it again with --debug and report it"

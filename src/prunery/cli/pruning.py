@@ -1,5 +1,6 @@
 """`prunery prune`, `sensitivity` and `compare`: what they do behind their options."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from .. import chain, compare, data, pruning, report, workbench
 from ..measure import count, totals
-from ..runs import ENV, Runs, State
+from ..runs import ENV, Runs, State, folder_to_write, to_write
 from ..spec import STEPS, Data, Model, Prune, Recipe, Refused, quote
 from ..train import evaluate
 from ..train.loop import derived
@@ -15,9 +16,9 @@ from ..train.loop import derived
 
 def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
     """A checkpoint or a finished run."""
-    if Path(what).is_file():
+    if os.path.isfile(what):  # of a name that is too long, Path.is_file raises an error
         return chain.opened(Path(what))
-    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or (Path(what) / ENV).is_file():
+    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV):
         return chain.network_of(Runs(runs).find(what))
     raise Refused(
         f"{quote(what)} is no file and no run; expected a checkpoint (runs/NAME/weights.safetensors) or a run's name"
@@ -26,7 +27,7 @@ def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
 
 def first_weights(what: str, runs: Path) -> dict[str, torch.Tensor] | None:
     """The weights that a run's chain began with; a lone file does not know them."""
-    return None if Path(what).is_file() else Runs(runs).find(what).chain()[0].state().weights
+    return None if os.path.isfile(what) else Runs(runs).find(what).chain()[0].state().weights
 
 
 def images(spec: Data, root: Path, model: Model) -> data.Splits:
@@ -38,6 +39,7 @@ def images(spec: Data, root: Path, model: Model) -> data.Splits:
 
 def prune_file(what: str, how: Prune, runs: Path, root: Path, out: Path, small: bool, multiple: int) -> dict[str, Any]:
     """Prune a checkpoint, measure before and after, and write what is left."""
+    to_write(out, "pruned.safetensors")
     network, state, model = opened(what, runs)
     splits = images(how.data, root, model)
     before = _worth(network, state.masks, splits)
@@ -76,6 +78,8 @@ def sensitivity(
     what: str, how: Prune, tried: tuple[float, ...], runs: Path, root: Path, figure: Path | None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Loss and accuracy on validation images with one layer at a time pruned."""
+    if figure:
+        folder_to_write(figure)
     network, state, model = opened(what, runs)
     splits = images(how.data, root, model)
     batches = _held_out(how, splits)
@@ -114,6 +118,7 @@ def sensitivity_table(found: dict[str, dict[str, dict[str, float]]]) -> list[str
 
 def comparison(recipes: list[Recipe], wanted: compare.Wanted, there: Any, out: Path) -> list[dict[str, Any]]:
     """Every seed's rows; what is finished is written after each seed, so that nothing waits for the last."""
+    folder_to_write(out)
     rows: list[dict[str, Any]] = []
     for seed, recipe in enumerate(recipes):
         rows += compare.compare(recipe, wanted, there, seed)

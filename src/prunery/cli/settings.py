@@ -1,5 +1,6 @@
 """Where and how: the options that every command shares, and the `--option`s that come from a spec's fields."""
 
+import functools
 import inspect
 import json
 import os
@@ -186,18 +187,37 @@ def options(cls: type[Spec], leave: tuple[str, ...] = ()) -> list[inspect.Parame
 
 
 def _parameter(cls: type[Spec], name: str, hint: Any) -> inspect.Parameter:
-    kind = bool if hint is bool else str
-    flag, words = _flag(name, hint), helps(cls)[name]
-    panel, names = f"{cls.kind}.*", _offer(hint)
-    option = typer.Option(flag, metavar=_metavar(hint), help=words, rich_help_panel=panel, autocompletion=names)
+    kind, names = bool if hint is bool else str, _names(hint)
+    metavar, words = _metavar(hint), helps(cls)[name]
+    if len(metavar or "") > WIDE:
+        metavar, words = "NAME", f"{words}: {', '.join(names)}"
+    option = typer.Option(
+        _flag(name, hint), metavar=metavar, help=words, rich_help_panel=f"{cls.kind}.*", autocompletion=_offer(names)
+    )
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(cls, name), annotation=annotation)
 
 
-def _offer(hint: Any) -> Callable[[str], list[str]]:
-    """What the shell completes an option's value with."""
+WIDE = 10
+"""characters; choices that take more of the help's narrow middle column are told in words, in the wide one"""
+
+
+def _default(cls: type[Spec], name: str) -> str | bool | None:
+    """A field's default as an option's text; None where there is nothing to show."""
+    value = getattr(cls, name)
+    if value is None or isinstance(value, bool):
+        return value
+    return (f"{value:g}" if isinstance(value, float) else str(value)) if value != () else None
+
+
+def _names(hint: Any) -> list[str]:
+    """The values that a choice is among; nothing of other fields."""
     inner = _inner(hint)
-    names = [str(name) for name in get_args(inner)] if get_origin(inner) is Literal else []
+    return [str(name) for name in get_args(inner)] if get_origin(inner) is Literal else []
+
+
+def _offer(names: list[str]) -> Callable[[str], list[str]]:
+    """What the shell completes an option's value with."""
 
     def offer(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
@@ -220,10 +240,15 @@ def _metavar(hint: Any) -> str | None:
 
 
 def with_options(function: Callable[..., Any], *classes: type[Spec], leave: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """`function(..., **fields)` with the specs' fields spelt out for the parser."""
+    """`function(..., **fields)` with the specs' fields spelt out for the parser; it gets those that were changed."""
     own = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    extra = [p for cls in classes for p in options(cls, leave)]
-    both = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
-    function.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
-    function.__annotations__ = {p.name: p.annotation for p in both}
-    return function
+    extra = {p.name: p for cls in classes for p in options(cls, leave)}
+
+    @functools.wraps(function)
+    def call(**given: Any) -> Any:
+        return function(**{k: v for k, v in given.items() if k not in extra or v != extra[k].default})
+
+    both = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *extra.values())]
+    call.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in both}
+    return call

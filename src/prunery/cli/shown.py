@@ -1,5 +1,6 @@
 """What `show` and `data` print."""
 
+import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any
 from .. import chain, data, measure, models
 from ..masks import Mask
 from ..runs import ENV, Runs
-from ..spec import STEPS, Model, Refused, quote, recipe
+from ..spec import STEPS, Model, Refused, install, quote, recipe
 
 
 def shown(what: str, batch: int, size: str, classes: int, runs: Path) -> tuple[list[dict[str, Any]], str]:
@@ -23,10 +24,10 @@ def shown(what: str, batch: int, size: str, classes: int, runs: Path) -> tuple[l
 
 
 def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask, tuple[int, int, int]]:
-    if Path(what).is_file() and not what.endswith(".py"):
+    if os.path.isfile(what) and not what.endswith(".py"):
         network, state, model = chain.opened(Path(what))
         return network, state.masks, model.input  # type: ignore[return-value]
-    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or (Path(what) / ENV).is_file():
+    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV):
         network, state, model = chain.network_of(Runs(runs).find(what))
         return network, state.masks, model.input  # type: ignore[return-value]
     usual, usual_classes = models.default_input(what)
@@ -52,7 +53,7 @@ def data_sets(root: Path) -> dict[str, str]:
     """Every set by name: what it is, and whether it can be used at once."""
     return {name: _there(name, root) for name in data.DATASETS} | {
         "folder:PATH": "your own images, one sub-folder per class",
-        "hf:NAME": "a set of the Hugging Face hub (pip install 'prunery[hf]')",
+        "hf:NAME": f"a set of the Hugging Face hub ({install('hf', 'datasets')})",
     }
 
 

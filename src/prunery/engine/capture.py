@@ -1,6 +1,8 @@
 """From a network to the engine's graph: torch.export says what is computed, operators.py how the engine says it."""
 
-import copy
+import contextlib
+import io
+import logging
 import operator
 import re
 import warnings
@@ -25,13 +27,6 @@ INSTEADS = {
 }  # fmt: skip
 """what can be done about operators that are often met"""
 SILENT = ("_assert_tensor_metadata", "_assert_async", "_assert_scalar")
-
-
-def evaluated(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, in float32 and on the CPU; torch.nn.utils.prune leaves tensors that refuse copying."""
-    attributes = [value for module in network.modules() for value in vars(module).values()]
-    computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed}).eval().float().cpu()
 
 
 def captured(network: nn.Module, example: torch.Tensor) -> Graph:
@@ -60,16 +55,49 @@ def captured(network: nn.Module, example: torch.Tensor) -> Graph:
 def exported(network: nn.Module, images: torch.Tensor) -> ExportedProgram:
     """The network as torch's operators, none of which writes over what another still reads."""
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             program = torch.export.export(network, (images,), strict=False)
             return program.run_decompositions({}) if overwrites(program.graph) else program
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:  # whatever happens in a forward(), and in the exporter
+        if why := failure(network, images):
+            seen = f"{type(network).__name__} cannot take inputs of {list(images.shape)} ({why})"
+            raise Refused(f"{seen}; expected an example of the size that it runs at, and a forward() of one") from None
+        seen = f"torch.export cannot follow {type(network).__name__} on two images like the example ({words(error)})"
         raise Refused(
-            f"torch.export cannot follow {type(network).__name__} on two images like the example ({reason}); expected "
-            "a forward() of tensors whose course does not depend on their values nor on the number of images"
+            f"{seen}; expected a forward() of tensors whose course does not depend on their values nor on the number "
+            "of images"
         ) from None
+
+
+def failure(network: nn.Module, images: torch.Tensor) -> str:
+    """What the network itself says against such images; nothing if it takes them."""
+    try:
+        with quiet(), torch.no_grad():
+            network(images)
+        return ""
+    except Exception as error:  # a forward() is anybody's code
+        return words(error)
+
+
+def words(error: Exception) -> str:
+    """An error on one line, cut short."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters print graphs, warnings and advice for their own developers; what matters is in the error."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "nncf")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def overwrites(graph: fx.Graph) -> bool:

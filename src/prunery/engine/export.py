@@ -1,7 +1,6 @@
 """The same network as an ONNX or OpenVINO file, for other engines: run there, and compared, before it is handed out."""
 
 import tempfile
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..spec import Refused
-from .capture import evaluated
+from ..runs import to_write
+from ..spec import Refused, install
+from .capture import quiet
+from .given import a_network, an_example, evaluated
 from .trial import EQUAL, answer, difference
 
+ONNX = ("onnx", "onnxscript", "onnxruntime")
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -26,30 +28,34 @@ class Format(NamedTuple):
     run: Callable[[Path], Run]
 
 
-def to_onnx(network: nn.Module, example: Tensor, path: Path) -> Path:
+def to_onnx(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     """The network in evaluation mode as an ONNX file for any number of images, if it can be exported for that."""
-    _installed("onnx", "onnx", "onnxscript", "onnxruntime")
-    return _exported(network, example, Path(path), Format("ONNX", _write_onnx, _onnxruntime))
+    network, example = a_network(network, "to_onnx"), an_example(example, "to_onnx")
+    installed("onnx", *ONNX)
+    path = to_write(path, "network.onnx", make=True)
+    return _exported(network, example, path, Format("ONNX", _write_onnx, _onnxruntime))
 
 
-def to_openvino(network: nn.Module, example: Tensor, path: Path) -> Path:
+def to_openvino(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     """The network in evaluation mode as an OpenVINO file (.xml, with a .bin beside it) for any number of images."""
-    _installed("openvino", "openvino")
-    if Path(path).suffix != ".xml":
+    network, example = a_network(network, "to_openvino"), an_example(example, "to_openvino")
+    installed("openvino", "openvino")
+    path = to_write(path, "network.xml", make=True)
+    if path.suffix != ".xml":
         raise Refused(f"{path} is not a name for an OpenVINO network; expected one that ends with .xml")
-    return _exported(network, example, Path(path), Format("OpenVINO", _write_openvino, _openvino))
+    return _exported(network, example, path, Format("OpenVINO", _write_openvino, _openvino))
 
 
-def _installed(extra: str, *packages: str) -> None:
+def installed(extra: str, *packages: str) -> None:
+    """Refuses where a package is missing, and says how to get it."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise Refused(f"{', '.join(missing)} cannot be imported; install it: pip install 'prunery[{extra}]'")
+        raise Refused(f"{', '.join(missing)} cannot be imported; {install(extra, *packages)}")
 
 
 def _exported(network: nn.Module, example: Tensor, path: Path, format: Format) -> Path:
     """A file that is written aside, compared with the network, and only then put in its place."""
-    network, example = evaluated(network), example.detach().float().cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    network = evaluated(network, f"to_{format.name.lower()}")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         made = Path(folder) / path.name
         wrong = _tried(network, example, made, format, any_number=True)
@@ -65,11 +71,10 @@ def _tried(network: nn.Module, example: Tensor, made: Path, format: Format, any_
     for left in made.parent.iterdir():
         left.unlink()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             format.write(network, example, made, any_number)
             return _differs(network, format.run(made), [example, *_random(example, any_number)])
-    except Exception as error:
+    except Exception as error:  # exporters and other engines say no in their own ways
         return " ".join(str(error).split())[:200] or type(error).__name__
 
 

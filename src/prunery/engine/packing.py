@@ -1,6 +1,6 @@
 """`pack`: a network becomes one file that runs without torch, checked against the network before it is handed out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import Packed, loads
-from ..spec import Refused
+from ..spec import Refused, choose
+from . import given
 from .file import read, write
 from .graph import Graph
 from .trial import lowered
@@ -19,20 +20,24 @@ EQUAL = 1e-4
 def pack(
     network: nn.Module,
     example: Tensor,
-    calibration: Iterable[Tensor] | None = None,
+    calibration: Iterable[Tensor | Sequence[Tensor]] | None = None,
     values: Literal["f32", "f16"] = "f32",
     about: dict[str, Any] | None = None,
 ) -> Packed:
     """The network as a packed file in memory, ready to run: `packed(x)`, `packed.save(path)`, `packed.explain()`.
 
     Zeros are what was pruned. `example` is a batch of inputs of the size that it will run at. With `calibration`,
-    batches of typical inputs, weights and activations become bytes; `values="f16"` halves a float file.
+    weights and activations become bytes: it gives batches of typical inputs, or of (inputs, labels) as a DataLoader
+    does, of which the first 4,096 inputs are looked at. `values="f16"` halves a float file.
     """
+    network, example = given.a_network(network, "pack"), given.a_batch(example, "pack")
+    choose(values, ("f32", "f16"), "pack: values")
+    typical = None if calibration is None else given.batches(calibration, example, "pack")
     graph = lowered(network, example)
-    if calibration is not None:
+    if typical is not None:
         from .calibrate import quantised_graph
 
-        graph = quantised_graph(graph, calibration)
+        graph = quantised_graph(graph, typical)
     packed = loads(write(graph, about or {}, values=values))
     _check(packed, graph, example, values)
     return packed
@@ -42,7 +47,7 @@ def _check(packed: Packed, graph: Graph, example: Tensor, values: str) -> None:
     """What the kernels compute is what the graph says: bytes exactly, floats to 1e-4 of the largest."""
     from .interpret import interpret
 
-    x = example[: min(len(example), 4)].detach().cpu().numpy()
+    x = example[:4].numpy()
     with torch.no_grad():
         wanted = np.asarray(interpret(graph, x))
     found = np.asarray(packed(x))

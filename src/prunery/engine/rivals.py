@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..spec import Refused, choose
-from .export import to_onnx, to_openvino
+from ..spec import choose
+from .export import ONNX, installed, to_onnx, to_openvino
 
 Call = Callable[[np.ndarray], np.ndarray]
 Images = list[np.ndarray]
@@ -22,10 +22,22 @@ CALIBRATION = 64
 
 def rival(name: str, network: nn.Module, example: np.ndarray, threads: int, images: Images | None = None) -> Call:
     """A network as a function of arrays in another run time; `images` calibrate where it is quantised."""
-    make = RIVALS[choose(name, RIVALS, "against")]
+    ready(name, "against")
     if images is None:
         images = [np.random.default_rng(0).standard_normal(example.shape).astype(np.float32) for _ in range(8)]
-    return make(network.eval(), example, threads, images)
+    return RIVALS[name](network.eval(), example, threads, images)
+
+
+NEEDED = {"onnxruntime": ("onnx", *ONNX), "openvino": ("openvino", "openvino", "nncf")}
+"""by a rival's first word: the extra that brings its packages along, and these"""
+
+
+def ready(name: str, option: str) -> None:
+    """Refuses a name that is unknown, and one whose packages are missing."""
+    source = choose(name, RIVALS, option).partition("-")[0]
+    if source in NEEDED:
+        extra, *packages = NEEDED[source]
+        installed(extra, *(p for p in packages if p != "nncf" or quantised(name)))
 
 
 def _torch(network: nn.Module, example: np.ndarray, threads: int, _: Images) -> Call:
@@ -100,25 +112,20 @@ def _quantised_onnx(path: Path, images: Images) -> Path:
 
 def _openvino(path: Path, threads: int) -> Call:
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    core = _openvino_package().Core()
+    import openvino
+
+    core = openvino.Core()
     request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
     return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
 
-def _openvino_package() -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise Refused("openvino is missing; install it: pip install 'prunery[openvino]'") from None
-    return openvino
-
-
 def _quantised_openvino(path: Path, images: Images) -> Path:
     import nncf
+    import openvino
 
-    package, done = _openvino_package(), path.with_name("int8.xml")
-    model = package.Core().read_model(path)
-    package.save_model(nncf.quantize(model, nncf.Dataset(images)), done, compress_to_fp16=False)
+    done = path.with_name("int8.xml")
+    model = openvino.Core().read_model(path)
+    openvino.save_model(nncf.quantize(model, nncf.Dataset(images)), done, compress_to_fp16=False)
     return done
 
 

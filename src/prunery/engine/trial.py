@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..spec import Refused
-from .capture import captured, evaluated
+from .capture import captured
+from .given import evaluated
 from .graph import Graph
 from .interpret import every_tensor, interpret
 from .lower import compact, fused, single

@@ -7,7 +7,7 @@ from typing import Any
 from .count import Row
 
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "1"))
-COLUMNS, WIDTH = (41, 26, 16, 12, 0), 90  # as in the brief; wider where a cell asks for it
+COLUMNS, WIDTH = (41, 26, 16, 12, 0), 90  # as torchinfo prints them; wider where a cell asks for it
 
 
 def summary_text(rows: list[Row], sums: dict[str, Any], input: tuple[int, ...], batch: int, depth: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Names to networks: the briefs' own, those of torchvision and timm, and the user's; with their first weights."""
+"""Names to networks: our own, those of torchvision and timm, and the user's; with their first weights."""
 
 from .architecture import describe, reshape_
 from .build import MODELS, build, default_input

@@ -13,12 +13,14 @@ import os
 from functools import cache
 from pathlib import Path
 
+from ..refused import Refused
+
 __all__ = ["ISAS", "NativeMissing", "available", "features", "instruction_set", "library", "peak_gflops"]
 
 ISAS = ("baseline", "v3", "v4", "neon")  # x86-64 plain (SSE2), with AVX2 and FMA, with AVX-512; aarch64
 
 
-class NativeMissing(RuntimeError):
+class NativeMissing(Refused):
     """The compiled libraries are not where the package looks for them."""
 
 
@@ -48,7 +50,7 @@ def library(isa: str | None = None) -> ctypes.CDLL:
 def peak_gflops(isa: str | None = None, source: str = "registers", seconds: float = 0.02) -> float:
     """Measured multiply-adds of one core, each counted as two; operands come from "registers" or "l1" cache."""
     if source not in ("registers", "l1"):
-        raise ValueError(f'source = "{source}" is unknown; choose one of registers, l1')
+        raise Refused(f'source = "{source}" is unknown; choose one of registers, l1')
     function = getattr(library(isa), f"prunery_peak_{source}")
     function.argtypes, function.restype = [ctypes.c_double], ctypes.c_double
     return function(seconds)
@@ -60,7 +62,7 @@ def _checked(isa: str, what: str) -> str:
         return isa
     seen = "cannot run on this processor and operating system" if isa in ISAS else "is unknown"
     advice = ", or leave it unset for the fastest" if len(runnable) > 1 else ""
-    raise ValueError(f'{what} = "{isa}" {seen}; choose one of {", ".join(runnable)}{advice}')
+    raise Refused(f'{what} = "{isa}" {seen}; choose one of {", ".join(runnable)}{advice}')
 
 
 def _available_or_raise() -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def wanda(weight: Tensor, seen: Seen, rng: torch.Generator) -> Tensor:
 
 
 def activation(weight: Tensor, seen: Seen, rng: torch.Generator) -> Tensor:
-    """The mean size of the feature map that the filter makes; brief 004's reading of ThiNet."""
+    """The mean size of the feature map that the filter makes: ThiNet by norms, a simplification of it."""
     return along(seen["outputs"], weight, 0).expand_as(weight)
 
 

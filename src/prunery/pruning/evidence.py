@@ -3,7 +3,6 @@
 Everything is measured on the network as it stands and leaves it as it was. Batches are (inputs, labels) ready to use.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..arguments import copied
 from ..masks import Mask, prunable
 from ..spec import Refused
 
@@ -106,7 +106,7 @@ def flow(network: nn.Module, batches: Batches) -> Found:
     Data gives the input's shape only. Batch normalisation is left out, as its inventors do, and doubles keep the
     product of many layers from vanishing.
     """
-    twin = copy.deepcopy(network).double().eval()
+    twin = copied(network, "prune").double().eval()
     for module in twin.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.forward = lambda input: input  # type: ignore[method-assign]
@@ -123,7 +123,7 @@ MOVING_RATE = 0.01
 
 def movement(network: nn.Module, batches: Batches) -> Found:
     """The sum of -w dL/dw over as many steps of plain gradient descent as there are batches, on a copy."""
-    twin = copy.deepcopy(network)
+    twin = copied(network, "prune")
     total: Found = {}
     with _quiet(twin) as weights:
         for x, y in batches:

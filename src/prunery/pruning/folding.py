@@ -1,6 +1,5 @@
 """Batch normalisation folded into the layer in front of it: the same outputs with fewer operations."""
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import a_plain_network, an_example, copied
 from ..masks import PRUNABLE
 from ..spec import Refused
 from .shrink import EQUAL, difference
@@ -18,13 +18,14 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def fold_batchnorm(network: nn.Module, example: Tensor) -> nn.Module:
     """A copy in evaluation mode whose layers hold what normalisation did to their outputs; checked on the example."""
-    folded = copy.deepcopy(network).eval()
+    network, example = a_plain_network(network, "fold"), an_example(example, "fold")
+    folded = copied(network, "fold").eval()
     pairs = _pairs(folded, example)
     for layer, norm in pairs:
         _fold(folded.get_submodule(layer), folded.get_submodule(norm))
         parent, _, leaf = norm.rpartition(".")
         setattr(folded.get_submodule(parent), leaf, nn.Identity())
-    seen = difference(copy.deepcopy(network).eval(), folded, example)
+    seen = difference(copied(network, "fold").eval(), folded, example)
     if not seen <= EQUAL:
         raise Refused(
             f"fold: the folded network computes something else (relative difference {seen:.2g}); leave fold out"

@@ -5,7 +5,6 @@ nodes' dependencies with their index mappings ourselves; contract tests hold it 
 a copy.
 """
 
-import copy
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..arguments import copied
 from ..masks import PRUNABLE
 from ..spec import Refused
 
@@ -40,7 +40,7 @@ class Tie:
 
 def ties(network: nn.Module, example: Tensor) -> dict[str, list[Tie]]:
     """By root layer, everything that its output channels are tied to; a layer tied to an earlier root is no root."""
-    twin = apart(copy.deepcopy(network).cpu().float()).eval()
+    twin = apart(copied(network, "prune").cpu().float()).eval()
     for p in twin.parameters():
         p.requires_grad_(True)
     names = {m: n for n, m in twin.named_modules()}

@@ -1,6 +1,5 @@
 """Channels that must live and die together, as plain data: where each unit lies in each parameter that it touches."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..masks import Mask, prunable
+from ..arguments import a_plain_network, an_example, copied
+from ..masks import PRUNABLE, Mask, prunable
 from ..spec import Refused
 from .graph import Tie, ties
 from .surgery import without
@@ -53,6 +53,10 @@ def groups(network: nn.Module, example: Tensor, verify: bool = True) -> list[Gro
     What the trace says is tried out: units of each group are removed from a copy with random scales, and a group after
     whose removal the copy computes something else is protected.
     """
+    network, example = a_plain_network(network, "groups"), an_example(example, "groups")
+    if isinstance(network, PRUNABLE):
+        kind = type(network).__name__
+        raise Refused(f"groups: the network is itself a layer, {kind}, whose channels are its outputs; expected layers")
     found = _Links(network, ties(network, example)).groups()
     return _verified(network, example, found) if verify else found
 
@@ -239,7 +243,7 @@ def _verified(network: nn.Module, example: Tensor, found: list[Group]) -> list[G
 
 def _restless(network: nn.Module) -> nn.Module:
     """A copy in doubles in which nothing is zero and no scale is one, so that nothing cancels by chance."""
-    twin = copy.deepcopy(network).cpu().double().eval()
+    twin = copied(network, "prune").cpu().double().eval()
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in twin.parameters():

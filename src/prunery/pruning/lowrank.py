@@ -4,7 +4,6 @@ A convolution [out, in, kh, kw] becomes 1x1 (in -> r_in), kh x kw (r_in -> r_out
 1511.06530. Ranks start from the higher-order SVD and are improved by a few orthogonal iterations.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import a_plain_network, an_example, copied
 from ..masks import prunable
 from ..spec import Refused, quote
 from .evidence import places, watching
@@ -104,8 +104,11 @@ def factorise(
     values that stays; multiply_adds: the share that stays of the work of all linear and convolutional layers.
     """
     how, value = _asked({"rank": rank, "energy": energy, "multiply_adds": multiply_adds})
-    smaller = copy.deepcopy(network)
-    there, total = _layers(smaller, example, layers)
+    network, example = a_plain_network(network, "factorise"), an_example(example, "factorise")
+    if not isinstance(layers, tuple | list):
+        raise Refused(f'factorise.layers = {quote(layers)} is not allowed; expected a list, such as ["fc*"]')
+    smaller = copied(network, "factorise")
+    there, total = _layers(smaller, example, tuple(layers))
     ranks = HOW[how](there, value, total)
     saving = [layer for layer in there if layer.work(ranks[layer.name]) < layer.work(None)]
     if not saving:

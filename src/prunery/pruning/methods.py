@@ -31,17 +31,17 @@ Method = Callable[[Plan, float], Steps]
 
 
 def global_(plan: Plan, density: float) -> Steps:
-    """The smallest weights of the whole network are removed, and nothing is retrained (brief 004, method 1)."""
+    """The weights of lowest magnitude of the whole network, not retrained."""
     return [Prune(density=density, **plan.data)]
 
 
 def han(plan: Plan, density: float) -> Steps:
-    """Prune, retrain, and again (Han et al., 1506.02626)."""
+    """The weights of lowest magnitude of the whole network, retrained, and again (Han et al., 1506.02626)."""
     return [Prune(density=density, **plan.data), plan.retrain]
 
 
 def random(plan: Plan, density: float) -> Steps:
-    """The control: weights chosen blindly."""
+    """The control of the methods for single weights: as many, chosen blindly, and retrained."""
     return [Prune(density=density, criterion="random", **plan.data), plan.retrain]
 
 
@@ -66,7 +66,7 @@ def rigl(plan: Plan, density: float) -> Steps:
 
 
 def set_(plan: Plan, density: float) -> Steps:
-    """The same with growth at random (Mocanu et al., 1707.04780)."""
+    """Prune with ERK's layer densities, then let masks move to places chosen at random (Mocanu et al., 1707.04780)."""
     return [Prune(density=density, scope="erk", **plan.data), replace(plan.retrain, sparse="set")]
 
 
@@ -128,12 +128,13 @@ def thinet(plan: Plan, density: float) -> Steps:
 
 
 def thinet_norms(plan: Plan, density: float) -> Steps:
-    """The lab's variant of brief 004: the same, by the norms of feature maps."""
+    """ThiNet by the norms of feature maps (a simplification): channels with the weakest go, layer by layer with
+    retraining."""
     return _by_parts(plan, density, criterion="activation", scope="layer")
 
 
 def random_channels(plan: Plan, density: float) -> Steps:
-    """The control of the structured methods."""
+    """The control of the methods for channels: as many, chosen blindly, layer by layer with retraining."""
     return _by_parts(plan, density, criterion="random", scope="layer")
 
 

@@ -1,6 +1,5 @@
 """Removes what masks have killed: a really smaller network whose outputs equal the masked one's, checked."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import a_plain_network, an_example, copied, fitting
 from ..masks import Mask, apply_
-from ..spec import Refused
+from ..spec import Refused, quote
 from .groups import Group, Slice, groups
 from .surgery import cut, cut_masks, cuts
 
@@ -25,9 +25,12 @@ def shrink(network: nn.Module, masks: Mask | None, example: Tensor, multiple: in
     a dead channel still gives, such as the bias of the normalisation behind it, is folded into the layers that read it.
     Widths are rounded up to `multiple` with channels that would have gone.
     """
-    masks = {n: m.cpu().clone() for n, m in (masks or {}).items()}
-    smaller, example = _masked(network, masks), example.cpu()
-    before = copy.deepcopy(smaller)
+    network, example = a_plain_network(network, "shrink"), an_example(example, "shrink").detach().cpu()
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise Refused(f"shrink: multiple = {quote(multiple)} is not allowed; expected a whole number, 1 or more")
+    masks = {n: m.clone() for n, m in fitting(network, masks or {}, "shrink").items()}
+    smaller = _masked(network, masks)
+    before = copied(smaller, "shrink")
     inputs = _inputs(example)
     free = {g.name for g in groups(smaller, example) if not g.protected}
     while free:
@@ -51,16 +54,13 @@ def _as_before(smaller: nn.Module, network: nn.Module) -> nn.Module:
 
 
 def _masked(network: nn.Module, masks: Mask) -> nn.Module:
-    copied = copy.deepcopy(network).cpu().eval()
-    named = dict(copied.named_parameters())
-    for n, m in masks.items():
-        if n not in named or named[n].shape != m.shape:
-            seen = list(named[n].shape) if n in named else "not in the network"
-            raise Refused(
-                f"shrink: the mask of {n} has shape {list(m.shape)}, its weight {seen}; expected this network's masks"
-            )
+    twin = copied(network, "shrink").cpu().eval()
+    named = dict(twin.named_parameters())
     apply_({n: named[n].data for n in masks}, masks)
-    return copied
+    broken = next((n for n, p in named.items() if p.is_floating_point() and not bool(p.isfinite().all())), "")
+    if broken:
+        raise Refused(f"shrink: {broken} holds NaN or infinity; expected weights that did not diverge")
+    return twin
 
 
 def _inputs(example: Tensor) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """Channels taken out of a copy of a network: parameters and buffers cut along axes, modules told of their new size."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import copied
 from ..masks import Mask
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def without(network: nn.Module, groups: "Sequence[Group]", keeps: dict[str, Tens
 
 def shared_copy(network: nn.Module) -> nn.Module:
     """New modules over the same tensors: cutting replaces tensors and never writes into one."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(t): t for t in tensors})
+    return copied(network, "prune", [*network.parameters(), *network.buffers()])
 
 
 def cuts(network: nn.Module, groups: "Sequence[Group]", keeps: dict[str, Tensor]) -> Cuts:

@@ -1,14 +1,14 @@
 """A whole network in, its mask out: what is to be seen is looked at, then pruned, in as many rounds as asked for."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import a_plain_network, copied
 from ..masks import Mask, apply_, ones, prunable
-from ..spec import Prune, Refused
+from ..spec import Prune, Refused, quote
 from . import thinet
 from .evidence import Batches, Evidence, collect, losses
 from .groups import Group, groups, unit_mask
@@ -31,13 +31,10 @@ class Known:
 
 def eligible(network: nn.Module, how: Prune) -> dict[str, Tensor]:
     """The weights that may be pruned: neither excluded by name nor kept as the first or last layer."""
-    hooked = [n for n, m in network.named_modules() if hasattr(m, "weight_mask") and "weight" not in m._parameters]
-    if hooked:
-        raise Refused(
-            f"{hooked[0]} is pruned by torch.nn.utils.prune; make the network plain first: prunery.plain_(network)"
-        )
     weights = prunable(network, how.exclude)
     names = list(prunable(network))
+    if names and not weights:
+        raise Refused(f"prune.exclude = {quote(', '.join(how.exclude))} leaves no layer to prune; expected fewer names")
     ends = ({names[0]} if how.keep_first and names else set()) | ({names[-1]} if how.keep_last and names else set())
     found = {n: w for n, w in weights.items() if n not in ends}
     if weights and not found:
@@ -49,7 +46,7 @@ def pruned(
     network: nn.Module, mask: Mask, how: Prune, known: Known, rng: torch.Generator
 ) -> tuple[Mask, dict[str, Tensor]]:
     """The mask, and the weights that pruning changed (ThiNet scales those that read the kept channels)."""
-    network = copy.deepcopy(network).eval()
+    network = copied(a_plain_network(network, "prune"), "prune").eval()
     changed: dict[str, Tensor] = {}
     weights = eligible(network, how)
     coupled = _open(network, how, known) if how.structure == "coupled" else []
@@ -163,7 +160,7 @@ def _reweighted(
     """ThiNet's least squares, layer by layer as the paper does, for the groups that lost channels now."""
     if how.criterion != "thinet" or not how.reweight:
         return {}
-    twin, found = copy.deepcopy(network), {}
+    twin, found = copied(network, "prune"), {}
     parameters = dict(twin.named_parameters())
     for group in _free(coupled, eligible(network, how)):
         keep = thinet.kept_units(group, new)

@@ -2,8 +2,12 @@
 
 import json
 import math
+import shutil
+import sys
 from dataclasses import dataclass
+from itertools import groupby, zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from ..spec import Refused, choose, quote
@@ -115,7 +119,7 @@ def _refuse(row: Facts, key: str, words: str) -> Any:
 
 # --- as text ----------------------------------------------------------------------------------------------------------
 
-HEADER = ("result", "claim", "value", "spread", "n", "target", "holds", "machine", "commit")
+HEADER: tuple[str, ...] = ("result", "claim", "value", "spread", "n", "target", "holds", "machine", "commit")
 
 
 def cells(claim: Claim) -> tuple[str, ...]:
@@ -127,11 +131,57 @@ def cells(claim: Claim) -> tuple[str, ...]:
     return (claim.folder, claim.claim, value, *texts)
 
 
-def as_text(rows: list[Claim]) -> str:
-    """All claims as an aligned table."""
+def as_text(rows: list[Claim], width: int | None = None) -> str:
+    """All claims as an aligned table, no wider than `width`; when not given, than the terminal, if there is one."""
     table = [HEADER, *map(cells, rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    whole = _aligned(table, _widths(table))
+    if width is None or max(map(len, whole)) <= width:
+        return "\n".join(whole)
+    return "\n".join(_narrow(table[1:], max(width, NARROWEST)))
+
+
+OWN = slice(1, 7)
+"""Columns that differ from claim to claim; in a narrow table, the others stand above the claims that share them."""
+GAP, NARROWEST = "  ", 60
+
+
+def _narrow(rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """The claims of each folder below its name, its machine and its commit; long cells in several lines."""
+    table = [HEADER[OWN], *(row[OWN] for row in rows)]
+    widths = _fitted(_widths(table), width - 2)
+    lines = _indented(table[:1], widths)
+    for (folder, machine, commit), group in groupby(rows, key=lambda row: (row[0], *row[7:])):
+        about = f"{folder} ({', '.join(filter(None, [machine, commit]))})"
+        lines += ["", *wrap(about, width, subsequent_indent=GAP), *_indented([row[OWN] for row in group], widths)]
+    return lines
+
+
+def _indented(rows: list[tuple[str, ...]], widths: list[int]) -> list[str]:
+    return [GAP + line for row in rows for line in _aligned(_wrapped(row, widths), widths)]
+
+
+def _wrapped(row: tuple[str, ...], widths: list[int]) -> list[tuple[str, ...]]:
+    """A row as the lines that it takes."""
+    parts = [wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    return list(zip_longest(*parts, fillvalue=""))
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """Widths that fit, the widest made narrower."""
+    widths = list(widths)
+    while sum(widths) + len(GAP) * (len(widths) - 1) > room:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _widths(table: list[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def _aligned(table: list[tuple[str, ...]], widths: list[int]) -> list[str]:
+    return [GAP.join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _machine(table: dict[str, Any]) -> str:

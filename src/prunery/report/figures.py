@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ PANELS = (
     ("train_loss", "train loss"), ("val_loss", "validation loss"), ("val_accuracy", "validation accuracy"),
     ("test_accuracy", "test accuracy"), ("lr", "learning rate"),
 )  # fmt: skip
-MARKS = {"init": "o", "train": "o", "finetune": "s", "prune": "v", "quantize": "D", "pack": "P"}
+MARKS = {
+    "init": "o", "train": "o", "finetune": "s", "prune": "v", "quantize": "D", "pack": "P", "shrink": "^", "reset": "<",
+    "factorise": "X",
+}  # fmt: skip
 STYLE: Any = {
     "svg.hashsalt": "prunery", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8,
     "text.parse_math": False, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.6,
@@ -67,51 +71,71 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tu
 
 
 def leaves(album: Album) -> list[Record]:
-    """The ends of chains, the most accurate first, as many as there are colours."""
+    """The ends of chains, the most accurate first."""
     parents = {r.parent for r in album.records}
     ends = [r for i, r in enumerate(album.records) if i not in parents]
-    return sorted(ends, key=lambda r: -(r.accuracy or 0))[: len(LIGHT)]
+    return sorted(ends, key=lambda r: -(r.accuracy or 0))
+
+
+def subject(record: Record) -> str:
+    """What may share axes: one network on one set of images."""
+    return f"{record.network or 'network'} on {record.data or 'data'}"
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
 
+Segment = tuple[Record, int, str, str]
+"""A training step, where it starts along its chain, its colour and its label."""
+
 
 def _curves(album: Album) -> "Figure | None":
     """Every training step of the shown chains once, where it begins in its chain; shared history in grey."""
-    segments = _segments(album)
-    panels = [(k, title) for k, title in PANELS if any(v is not None for s in segments for v in s[0].curve[k])]
-    if not panels:
+    names = list(dict.fromkeys(subject(r) for r in album.records if r.curve))
+    parts = {name: _segments(album, name, f", {name}" if len(names) > 1 else "") for name in names}
+    rows = sum(-(-len(_panels(segments)) // 2) for segments in parts.values())
+    if not rows:
         return None
-    figure, axes = _figure(7.2, 1.9 * -(-len(panels) // 2), -(-len(panels) // 2), 2)
-    for axis, (key, title) in zip(axes, panels, strict=False):
-        axis.set_title(title)
+    figure, axes = _figure(7.2, 1.9 * rows, rows, 2)
+    free = iter(axes)
+    for name, segments in parts.items():
+        _draw_curves(free, segments, f", {name}" if len(parts) > 1 else "")
+    _legend(figure, [axis for axis in axes if axis.lines])
+    return figure
+
+
+def _panels(segments: list[Segment]) -> list[tuple[str, str]]:
+    return [(k, title) for k, title in PANELS if any(v is not None for s in segments for v in s[0].curve[k])]
+
+
+def _draw_curves(free: "Iterator[Axes]", segments: list[Segment], of: str) -> None:
+    """Two panels a row; the last axes of an uneven row stay empty."""
+    panels = _panels(segments)
+    for i, (key, title) in enumerate(panels):
+        axis = next(free)
+        axis.set_title(title + of)
         if key.endswith("accuracy"):
             axis.yaxis.set_major_formatter(_percent)
         for record, start, color, label in segments:
             axis.plot(*_points(record, key, start), color=color, label=label)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    for axis in axes[max(0, len(panels) - 2) : len(panels)]:
-        axis.set_xlabel("training step along the chain")
-    _legend(figure, axes[0])
-    return figure
+        if i >= len(panels) - 2:
+            axis.set_xlabel("training step along the chain")
+    if len(panels) % 2:
+        next(free).set_visible(False)
 
 
-def _segments(album: Album) -> list[tuple[Record, int, str, str]]:
-    """(training step, where it starts, colour, label)"""
-    chains = [album.chain(leaf) for leaf in leaves(album)]
-    owners: dict[str, list[int]] = {}
-    for i, chain in enumerate(chains):
-        for record in chain:
-            owners.setdefault(record.name, []).append(i)
+def _segments(album: Album, name: str, of: str) -> list[Segment]:
+    """The training steps of one subject, of as many chains as there are colours."""
+    ours = lambda record: record.curve and subject(record) == name  # noqa: E731
+    chains = [chain for leaf in leaves(album) if any(map(ours, chain := album.chain(leaf)))][: len(LIGHT)]
+    owners = Counter(record.name for chain in chains for record in chain)
     found = {}
     for i, chain in enumerate(chains):
         start, leaf = 0, chain[-1]
         for record in chain:
-            alone = len(owners[record.name]) == 1
-            if record.curve:
-                label = f"{leaf.role} {leaf.short}" if alone else "shared"
-                found[record.name] = (record, start, LIGHT[i] if alone else SOFT, label)
+            if ours(record):
+                alone = owners[record.name] == 1
+                look = (LIGHT[i], f"{leaf.title} {leaf.short}{of}") if alone else (SOFT, "shared")
+                found[record.name] = (record, start, *look)
             start += record.steps
     return list(found.values())
 
@@ -122,10 +146,14 @@ def _points(record: Record, key: str, start: int) -> tuple[list[float], list[flo
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
-def _legend(figure: "Figure", axis: "Axes") -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=min(len(unique), 6))
+def _legend(figure: "Figure", axes: "list[Axes]") -> None:
+    """One for all axes; as many columns as long names leave room for."""
+    unique: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        unique |= zip(labels, handles, strict=True)
+    columns = max(1, min(len(unique), 110 // (8 + max(map(len, unique), default=0))))
+    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=columns)
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -133,7 +161,7 @@ def _legend(figure: "Figure", axis: "Axes") -> None:
 
 def _layers(album: Album) -> "Figure | None":
     """What is left of each layer, a mark for each chain's end."""
-    ends = [r for r in leaves(album) if any(layer["density"] is not None for layer in r.layers)]
+    ends = [r for r in leaves(album) if any(layer["density"] is not None for layer in r.layers)][: len(LIGHT)]
     names = list(dict.fromkeys(layer["name"] for r in ends for layer in r.layers if layer["density"] is not None))
     if not names:
         return None
@@ -141,7 +169,7 @@ def _layers(album: Album) -> "Figure | None":
     for i, record in enumerate(ends):
         aside = 0.12 * (i - (len(ends) - 1) / 2)  # equal densities stay apart
         kept = [(x["density"], names.index(x["name"]) + aside) for x in record.layers if x["density"] is not None]
-        label = f"{record.role} {record.short}"
+        label = f"{record.title} {record.short}"
         axis.plot(*zip(*kept, strict=True), "o", ms=5, color=LIGHT[i], label=label, mfc="none", mew=1.3)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -149,7 +177,7 @@ def _layers(album: Album) -> "Figure | None":
     axis.set_xlim(-0.02, 1.02)
     axis.xaxis.set_major_formatter(_percent)
     axis.set_xlabel("density: weights kept of each layer")
-    _legend(figure, axis)
+    _legend(figure, [axis])
     return figure
 
 
@@ -158,28 +186,36 @@ def _layers(album: Album) -> "Figure | None":
 
 def _front(album: Album) -> "Figure | None":
     """Every measured step with its standard error; the best at each density joined."""
-    measured = [r for r in album.records if r.accuracy is not None and r.density]
-    if not measured:
+    groups: dict[str, list[Record]] = {}
+    for record in album.records:
+        if record.accuracy is not None and record.density:
+            groups.setdefault(subject(record), []).append(record)
+    if not groups:
         return None
+    figure, axes = _figure(5.2, 3.2 * len(groups), len(groups))
+    for axis, (name, measured) in zip(axes, groups.items(), strict=True):
+        _draw_front(axis, album, measured, name if len(groups) > 1 else "")
+    return figure
+
+
+def _draw_front(axis: "Axes", album: Album, measured: list[Record], title: str) -> None:
     low = _floor(album, measured)
     seen = [r for r in measured if (r.accuracy or 0) >= low]
-    figure, (axis,) = _figure(5.2, 3.2)
     _points_by_role(axis, seen)
     best = front([(r.density or 1, r.accuracy or 0) for r in seen])
     axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
     _log_percent(axis)
-    if len(seen) < len(measured):
-        axis.set_title(f"between trainings, below the range: {len(measured) - len(seen)}", color=SOFT, fontsize=7)
+    hidden = f"between trainings, below the range: {len(measured) - len(seen)}" if len(seen) < len(measured) else ""
+    axis.set_title("; ".join(filter(None, [title, hidden])), color=SOFT, fontsize=7)
     axis.yaxis.set_major_formatter(_percent)
     axis.set_xlabel("density: share of prunable weights that is kept")
     axis.set_ylabel("test accuracy, \u00b1 one standard error")
     axis.legend()
-    return figure
 
 
 def _points_by_role(axis: "Axes", records: list[Record]) -> None:
     """Shape and colour tell what kind of step a point is."""
-    colors = dict(zip(MARKS, (SOFT, *LIGHT), strict=False))
+    colors = dict(zip(MARKS, (SOFT, *LIGHT, *LIGHT), strict=False))
     for role in dict.fromkeys(r.role for r in records):
         rows = [r for r in records if r.role == role]
         x, y = [r.density or 1 for r in rows], [r.accuracy or 0 for r in rows]
@@ -200,7 +236,7 @@ def _log_percent(axis: "Axes") -> None:
 def _floor(album: Album, measured: list[Record]) -> float:
     """Where the range begins: the ends of chains and the dense ones set it, not the steps between trainings."""
     parents = {r.parent for r in album.records}
-    ends = [r for i, r in enumerate(album.records) if r.accuracy is not None and (i not in parents or r.density == 1)]
+    ends = [r for r in measured if r.density == 1 or album.records.index(r) not in parents]
     return min((r.accuracy or 0) - (r.se or 0) for r in ends or measured)
 
 

@@ -35,7 +35,13 @@ def headline(album: Album) -> Headline:
         number = len(album.records)
         return Headline([f"{number} step{'s' * (number != 1)}; nothing is measured yet."], [], album.records[-1].name)
     ranked = sorted(groups.values(), key=lambda rows: -len(rows))
-    return Headline([_sentence(rows) for rows in ranked], _readings(ranked[0]), _smallest(ranked[0]).name)
+    first = _worth(ranked[0])
+    return Headline([_sentence(_worth(r)) for r in ranked], _readings(first), _smallest(first).name)
+
+
+def _worth(rows: list[Record]) -> list[Record]:
+    """What may be praised: not the controls, unless there is nothing else to speak of."""
+    return [r for r in rows if not r.control] or rows
 
 
 def _best(rows: list[Record]) -> Record:
@@ -64,16 +70,24 @@ def _sentence(rows: list[Record]) -> str:
     if _density(shown) == 1:
         return f"{_capital(right)}."
     with_all = f"; with all of them, {percent(_best(dense).accuracy)}" if dense else ""
+    if shown.control:
+        return f"With {share(shown.density)} of its weights, chosen blindly, {right}{with_all}."
     return f"With {share(shown.density)} of its weights, {right}{with_all}.{_files(rows)}"
 
 
 def _files(rows: list[Record]) -> str:
-    large, small = _sizes(rows)
-    times = large / small if small else 0
-    if times < 1.05:
+    times = _times(rows)
+    if not times:
         return ""
     dense = "dense one" if any(_density(r) == 1 for r in rows) else "largest"
-    return f" The smallest file is {times:.1f} times smaller than the {dense}, at {percent(_tiniest(rows).accuracy)}."
+    return f" The smallest file is {times} than the {dense}, at {percent(_tiniest(rows).accuracy)}."
+
+
+def _times(rows: list[Record]) -> str:
+    """How much smaller the smallest file is; nothing where it is as good as the same size."""
+    large, small = _sizes(rows)
+    times = large / small if small else 0
+    return f"{times:.1f} times smaller" if times >= 1.05 else ""
 
 
 def _tiniest(rows: list[Record]) -> Record:
@@ -88,30 +102,37 @@ def _sizes(rows: list[Record]) -> tuple[int, int]:
 
 
 def _readings(rows: list[Record]) -> list[Reading]:
+    """Nothing where all are controls."""
+    if rows[0].control:
+        return []
     best, kept = _best(rows), _smallest(rows)
-    found = [
-        Reading(
-            "Best accuracy", percent(best.accuracy), f"{_spread(best)}{_who(best)}, density {share(_density(best))}"
-        ),
-        Reading(
-            "Least density that keeps up",
-            share(_density(kept)),
-            f"{percent(kept.accuracy)} {_spread(kept)}{_who(kept)}",
-        ),
+    first = f"{_spread(best)}{best.title}, density {share(_density(best))}"
+    least = f"{percent(kept.accuracy)} {_spread(kept)}{kept.title}"
+    return [
+        Reading("Best accuracy", percent(best.accuracy), first),
+        Reading("Least density that keeps up", share(_density(kept)), least),
+        *_file_reading(rows),
+        *_work_reading(rows),
     ]
+
+
+def _file_reading(rows: list[Record]) -> list[Reading]:
     large, small = _sizes(rows)
-    if small:
-        tiny = _tiniest(rows)
-        detail = f"{large / small:.1f} times smaller than {size(large)}; {percent(tiny.accuracy)}, {_who(tiny)}"
-        found.append(Reading("Smallest file", size(small), detail))
+    if not small:
+        return []
+    tiny, times = _tiniest(rows), _times(rows)
+    than = f"{times} than {size(large)}; " if times else ""
+    return [Reading("Smallest file", size(small), f"{than}{percent(tiny.accuracy)}, {tiny.title}")]
+
+
+def _work_reading(rows: list[Record]) -> list[Reading]:
     counted = [r for r in rows if r.kept_multiply_adds is not None and r.multiply_adds]
-    least = min(counted, key=lambda r: (_work(r), -(r.accuracy or 0)), default=None)
-    if least:
-        detail = (
-            f"{si(least.kept_multiply_adds)} of {si(least.multiply_adds)}; {percent(least.accuracy)}, {_who(least)}"
-        )
-        found.append(Reading("Fewest multiply-adds", share(_work(least)), detail))
-    return found
+    if not counted:
+        return []
+    least = min(counted, key=lambda r: (_work(r), -(r.accuracy or 0)))
+    of = f"{si(least.kept_multiply_adds)} of {si(least.multiply_adds)}"
+    detail = f"{of}; {percent(least.accuracy)}, {least.title}"
+    return [Reading("Fewest multiply-adds", share(_work(least)), detail)]
 
 
 def _work(record: Record) -> float:
@@ -121,10 +142,6 @@ def _work(record: Record) -> float:
 def _spread(record: Record) -> str:
     n = f" (n{NARROW}={NARROW}{record.n:,})" if record.n else ""
     return f"±{NARROW}{100 * record.se:.2f}{n}, " if record.se is not None else ""
-
-
-def _who(record: Record) -> str:
-    return f"{record.role} {record.short}"
 
 
 def _capital(text: str) -> str:

@@ -15,7 +15,7 @@ function chain(i) {
   for (let at = i; at !== null; at = STEPS[at].parent) found.unshift(at);
   return found;
 }
-const title = (i) => `${STEPS[i].role} ${STEPS[i].short}`;
+const title = (i) => `${STEPS[i].title} ${STEPS[i].short}`;
 const children = STEPS.map(() => []);
 STEPS.forEach((step, i) => step.parent !== null && children[step.parent].push(i));
 const say = (text) => { $("status").textContent = text; };
@@ -99,7 +99,7 @@ function treeRow(row) {
   return h("div", {
     class: "row", id: `t-${i}`, role: "treeitem", tabindex: -1, "aria-level": chain(i).length, "aria-setsize": siblings,
     "aria-posinset": (TREE.order.get(i) ?? 0) + 1, "aria-expanded": children[i].length ? "true" : null, onclick: () => select(i, true),
-  }, rails(row), h("span", { class: "who" }, h("strong", {}, step.role), " ", h("code", {}, step.short)),
+  }, rails(row), h("span", { class: "who" }, h("strong", {}, step.label || step.role), " ", h("code", {}, step.short)),
   h("span", { class: "what" }, ...(settings.length ? settings : [h("em", {}, step.missing ? `from ${step.missing}, not in this folder` : "as by default")])),
   h("span", { class: "acc" }, format.hundredths(step.accuracy), h("small", {}, step.se === null ? "" : ` ±${NARROW}${format.hundredths(step.se)}`)),
   h("span", { class: "den" }, step.density === null ? NONE : format.share(step.density), bar(step.density)), pin);
@@ -147,7 +147,7 @@ function drawDetail() {
   const plotted = state.plotted.has(state.current);
   const pin = h("button", { type: "button", id: "pin", "aria-pressed": String(plotted), onclick: () => { toggle(state.current); drawDetail(); $("pin").focus(); } }, "Plot");
   $("detail").replaceChildren(
-    h("header", {}, h("h3", { id: "detail-h" }, step.role, " ", h("code", {}, step.name)), pin),
+    h("header", {}, h("h3", { id: "detail-h" }, step.title, " ", h("code", {}, step.name)), pin),
     pairs(measured(step)),
     h("h4", {}, `Conditions ${step.conditions}`), pairs([...DATA.conditions[step.conditions], ...made(step)]),
     h("h4", {}, "Again"), ...again(step, recipe),
@@ -228,16 +228,23 @@ function segments(shown) {
 
 const points = ({ curve, start }, key) => curve.step.flatMap((x, at) => (curve[key][at] === null || x === null ? [] : [[start + x, curve[key][at]]]));
 
+// What may share axes: one network on one set of images.
+const subject = ({ i }) => groupOf(STEPS[i]);
+const ending = (parts) => Math.max(1, ...parts.map(({ i, start }) => start + STEPS[i].steps));
+const told = (parts, key) => parts.some(({ curve }) => curve[key].some((value) => value !== null));
+
 function drawCurves() {
-  const all = runs(), shown = all.filter((i) => !state.hidden.has(i)), parts = segments(shown);
-  const end = Math.max(1, ...segments(all).map(({ i, start }) => start + STEPS[i].steps));
+  const all = runs(), parts = segments(all.filter((i) => !state.hidden.has(i))), whole = segments(all);
+  const subjects = [...new Set(whole.map(subject))], end = ending(whole);
   state.at = Math.min(state.at ?? end, end);
   Object.assign($("cursor"), { max: end });
-  const used = PANELS.filter(([key]) => parts.some(({ curve }) => curve[key].some((value) => value !== null)));
-  const width = columns(used.length);
-  drawn = used.map((panel, nth) => curvePanel(panel, parts, end, width, nth));
-  $("panels").replaceChildren(...drawn.map(({ svg }) => h("figure", {}, svg)));
-  drawLegend(all, PANELS.filter(([key]) => segments(all).some(({ curve }) => curve[key].some((value) => value !== null))));
+  const sets = subjects.map((name) => ({ name, end: ending(whole.filter((part) => subject(part) === name)), parts: parts.filter((part) => subject(part) === name) }))
+    .map((set) => ({ ...set, used: PANELS.filter(([key]) => told(set.parts, key)) }));
+  const width = columns(Math.max(0, ...sets.map(({ used }) => used.length)));
+  drawn = sets.flatMap(({ used, ...set }) => used.map((panel, nth) => curvePanel(panel, set, width, nth)));
+  $("panels").replaceChildren(...sets.flatMap(({ name, used }) => [
+    ...(subjects.length > 1 && used.length ? [h("h3", {}, name)] : []), ...drawn.filter((picture) => picture.name === name).map(({ svg }) => h("figure", {}, svg))]));
+  drawLegend(all, PANELS.filter(([key]) => told(whole, key)), subjects.length > 1);
   const thin = Math.max(0, ...parts.map(({ i }) => STEPS[i].every));
   const shared = parts.some((part) => owner(part).stroke === "var(--soft)") ? " What several others share is grey." : "";
   $("curves-note").textContent = !all.length ? "No step here was trained." : `Horizontal: optimiser steps, added up along each chain. The selected chain has one colour all along.${shared} Open circles: the least validation loss of a training step.` +
@@ -251,7 +258,7 @@ function owner({ runs }) {
   return mine === null ? { stroke: "var(--soft)" } : { stroke: ink(mine), strokeDasharray: dash(mine) };
 }
 
-function curvePanel([key, name, form, loss], parts, end, width, nth) {
+function curvePanel([key, name, form, loss], { name: of, parts, end }, width, nth) {
   const front = ({ part }) => part.runs.some((i) => trained(i) === trained(state.current));
   const lines = parts.map((part) => ({ part, points: points(part, key) })).filter((line) => line.points.length).sort((a, b) => front(a) - front(b));
   const range = extent(lines.flatMap((line) => line.points.map(([, value]) => value)));
@@ -264,10 +271,10 @@ function curvePanel([key, name, form, loss], parts, end, width, nth) {
     width, height: 170, title: name + (log ? ", log" : ""),
     x: { lo: 0, hi: end, tight: true, text: format.si }, y: { ...range, log, text: form === format.percent ? format.points : form },
     label: `${name} against training step. ${lines.map(({ part, points: all }) => `${title(part.i)}: ${form(all[0][1])} to ${form(all.at(-1)[1])}`).join("; ")}.`,
-    lines: lines.map((line) => ({ points: line.points, style: owner(line.part) })), marks: cuts().map(({ at, text }) => ({ at, text: nth ? "" : text })), dots: stops,
+    lines: lines.map((line) => ({ points: line.points, style: owner(line.part) })), marks: cuts(of).map(({ at, text }) => ({ at, text: nth ? "" : text })), dots: stops,
   });
   picture.svg.addEventListener("pointermove", (event) => moveCursor(picture.value(event)));
-  return picture;
+  return { ...picture, name: of, end };
 }
 // As many beside each other as read well, with no row left nearly empty.
 function columns(count) {
@@ -276,9 +283,10 @@ function columns(count) {
   return Math.floor((room - (number - 1) * 24) / number);
 }
 
-// Where the current chain was pruned or quantised.
-function cuts() {
+// Where the current chain was pruned or quantised, in the panels of its subject.
+function cuts(of) {
   let at = 0;
+  if (groupOf(STEPS[trained(state.current) ?? state.current]) !== of) return [];
   const found = new Map();
   for (const i of chain(state.current)) {
     const { kind, density } = STEPS[i];
@@ -290,11 +298,11 @@ function cuts() {
   return [...found].map(([where, text]) => ({ at: where, text: labelled ? text : "" }));
 }
 
-function drawLegend(all, used) {
+function drawLegend(all, used, several) {
   const name = (i) => h("button", {
     type: "button", class: "key", "aria-pressed": String(!state.hidden.has(i)), "data-run": i,
     onclick: () => { state.hidden.delete(i) || state.hidden.add(i); drawCurves(); $("legend").querySelector(`[data-run="${i}"]`).focus(); },
-  }, s("svg", { width: 22, height: 8, "aria-hidden": "true" }, s("path", { d: "M0 4H22", style: { stroke: ink(i), strokeDasharray: dash(i) } })), title(i));
+  }, s("svg", { width: 22, height: 8, "aria-hidden": "true" }, s("path", { d: "M0 4H22", style: { stroke: ink(i), strokeDasharray: dash(i) } })), h("span", {}, title(i) + (several ? `, ${groupOf(STEPS[i])}` : "")));
   const head = h("tr", {}, h("th", { scope: "col" }, "chain to"), ...used.map(([, label]) => h("th", { scope: "col" }, label)), h("th", { scope: "col" }, "Test at the end"));
   const rows = all.map((i) => h("tr", {}, h("th", { scope: "row" }, name(i)),
     ...used.map(([key]) => h("td", { "data-run": i, "data-key": key })), h("td", {}, format.percent(STEPS[i].accuracy))));
@@ -305,7 +313,7 @@ function moveCursor(at) {
   state.at = Math.round(Math.max(0, Math.min(at, Number($("cursor").max))));
   $("cursor").value = state.at;
   $("at").textContent = format.whole(state.at);
-  for (const picture of drawn) picture.move(state.at);
+  for (const picture of drawn) picture.move(state.at > picture.end ? null : state.at);
   const forms = new Map(PANELS.map(([key, , form]) => [key, form]));
   for (const cellOf of $("legend").querySelectorAll("td[data-key]")) {
     const run = Number(cellOf.dataset.run), key = cellOf.dataset.key;
@@ -326,7 +334,7 @@ function drawLayers() {
   const { layers } = more(state.current), total = layers.reduce((sum, layer) => sum + (layer.multiply_adds ?? 0), 0);
   $("layers-of").textContent = `of ${title(state.current)}; ticks are the other plotted steps`;
   if (!layers.length) return $("bars").replaceChildren(h("p", { class: "note" }, "This step did not measure its layers."));
-  const others = [...state.plotted.keys()].filter((i) => i !== state.current);
+  const others = [...state.plotted.keys()].filter((i) => i !== state.current && STEPS[i].network === STEPS[state.current].network);
   const head = ["layer", "kind", "weights", "kept", "density", "", "multiply-adds", "kept", "share of the network’s"];
   const rows = layers.map((layer) => h("tr", {},
     h("th", { scope: "row" }, layer.name), h("td", {}, layer.type), h("td", {}, layer.shape.join("×") || NONE), h("td", { class: "n" }, format.whole(layer.kept)),
@@ -425,7 +433,7 @@ function drawTable() {
 const direction = (key) => (state.sort?.key !== key ? "none" : state.sort.up ? "ascending" : "descending");
 
 function tableRow(i) {
-  const step = STEPS[i], name = h("button", { type: "button", class: "link", title: step.name, onclick: () => select(i) }, step.role, " ", h("code", {}, step.short));
+  const step = STEPS[i], name = h("button", { type: "button", class: "link", title: step.name, onclick: () => select(i) }, step.title, " ", h("code", {}, step.short));
   return h("tr", { "data-step": i }, h("th", { scope: "row" }, name),
     ...COLUMNS.slice(1).map(([key, , form]) => h("td", { class: numeric(key) ? "n" : null }, form(step[key]))));
 }
@@ -433,7 +441,7 @@ function tableRow(i) {
 function sorted() {
   const rows = TREE.rows.map(({ i }) => i);
   if (!state.sort) return rows;
-  const { key, up } = state.sort, value = (i) => (key === "role" ? `${STEPS[i].role} ${STEPS[i].short}` : STEPS[i][key]);
+  const { key, up } = state.sort, value = (i) => (key === "role" ? title(i) : STEPS[i][key]);
   const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
   return rows.sort((a, b) => (value(a) === null) - (value(b) === null) || (value(a) === null ? 0 : compare(value(a), value(b))));
 }
@@ -453,7 +461,7 @@ function markTable() {
 
 function narrow() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = (step) => [step.name, step.role, step.network, step.data, ...step.settings.map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
+  const text = (step) => [step.name, step.role, step.label, step.network, step.data, ...step.settings.map(([key, value]) => `${key}=${value}`)].join(" ").toLowerCase();
   for (const row of $("grid").querySelectorAll("tr[data-step]")) row.hidden = !words.every((word) => text(STEPS[Number(row.dataset.step)]).includes(word));
 }
 
@@ -461,7 +469,7 @@ function narrow() {
 
 const layerKeys = ["name", "type", "parameters", "prunable", "kept", "density", "multiply_adds", "kept_multiply_adds"];
 const stepKeys = [
-  "name", "role", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
+  "name", "role", "title", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
   "multiply_adds", "kept_multiply_adds", "bytes", "seconds", "parts", "started", "conditions",
 ];
 const around = (step) => [

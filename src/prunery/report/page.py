@@ -5,11 +5,12 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..runs import Step, write_file
+from ..runs import Step, to_write, write_file
 from .headline import Headline, headline
 from .palette import css
 from .records import Album, gather
@@ -17,9 +18,11 @@ from .records import Album, gather
 HEAVY = ("curve", "layers", "toml", "recipe")
 
 
-def write_report(steps: list[Step], out: Path, title: str = "Prunery report") -> Path:
-    """The steps and their ancestors as one self-contained HTML file."""
-    write_file(out, page(gather(steps), title).encode("utf-8", "replace"))
+def write_report(
+    steps: list[Step], out: Path, title: str = "Prunery report", labels: Mapping[str, str] | None = None
+) -> Path:
+    """The steps and their ancestors as one self-contained HTML file; `labels` are what a recipe calls them."""
+    write_file(to_write(out, "report.html"), page(gather(steps, labels), title).encode("utf-8", "replace"))
     return out
 
 
@@ -103,7 +106,7 @@ def _count(n: int, word: str) -> str:
 
 
 def _with(rows: dict[str, str], key: str) -> str:
-    return f"{rows[key]} {key}" if key in rows else ""
+    return f"{rows[key]} {key.removesuffix('s') if rows[key] == '1' else key}" if key in rows else ""
 
 
 def _package(rows: dict[str, str], key: str) -> str:

@@ -140,6 +140,7 @@ function axes(svg, spec, box, x, y) {
 const SHAPES = {
   init: "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0Z", train: "M4.5 0A4.5 4.5 0 1 1-4.5 0A4.5 4.5 0 1 1 4.5 0Z",
   finetune: "M-4-4H4V4H-4Z", prune: "M-5-4H5L0 5Z", quantize: "M0-5.5L5.5 0L0 5.5L-5.5 0Z", pack: "M-1.7-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z",
+  shrink: "M-5 4H5L0-5Z", reset: "M4-5V5L-5 0Z", factorise: "M-4-2L-2-4L0-2L2-4L4-2L2 0L4 2L2 4L0 2L-2 4L-4 2L-2 0Z",
 };
 
 function dotted(dot, x, y) {

@@ -2,15 +2,17 @@
 
 import string
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from ..runs import Step
-from ..spec import Init, Refused, Spec, chosen, dumps
+from ..spec import Prune, Refused, Spec, chosen, dumps
 from .facts import Facts
 from .lineage import Files, lineage, ordered, with_ancestors
 from .recipes import recipe_text
+from .titles import as_text, data, flat, network, role, titles
 
 CURVES = (
     "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
@@ -28,6 +30,9 @@ class Record:
     short: str
     kind: str
     role: str
+    label: str
+    title: str
+    control: bool
     parent: int | None
     missing: str
     network: str
@@ -76,36 +81,36 @@ class Album:
         return found[::-1]
 
 
-def gather(steps: list[Step]) -> Album:
-    """The steps and all their ancestors."""
+def gather(steps: list[Step], labels: Mapping[str, str] | None = None) -> Album:
+    """The steps and all their ancestors; `labels` are a recipe's, by the steps' names."""
     if not steps:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
     files = ordered(with_ancestors(steps))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
     common = _common([f.spec for f in files], list(settings.values()))
     shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
-    records: list[Record] = []
-    for file in files:
-        parent = at.get(file.parent)
-        own = [[k, v] for k, v in settings[file.name].items() if [k, v] not in common]
-        chain = lineage(file, files, at)
-        records.append(_record(file, chain, shorts[file.name], parent, own, letters.of(file.env)))
+    labels, records = labels or {}, []
+    for file, title in zip(files, titles(files, labels), strict=True):
+        about: dict[str, Any] = {
+            "short": shorts[file.name], "label": labels.get(file.name, ""), "title": title,
+            "parent": (parent := at.get(file.parent)), "missing": file.parent if parent is None else "",
+            "settings": [[k, v] for k, v in settings[file.name].items() if [k, v] not in common],
+            "conditions": letters.of(file.env),
+        }  # fmt: skip
+        records.append(_record(file, lineage(file, files, at), about))
     return Album(records, common, letters.conditions)
 
 
 # --- one record -------------------------------------------------------------------------------------------------------
 
 
-def _record(
-    file: Files, chain: list[Files], short: str, parent: int | None, settings: list[list[str]], letter: str
-) -> Record:
+def _record(file: Files, chain: list[Files], about: dict[str, Any]) -> Record:
     result, env = file.result, file.env
     specs = [f.spec for f in chain]
     rows, every = _thinned(file.rows)
     return Record(
-        name=file.name, short=short, kind=file.spec.kind, role=_role(specs), parent=parent,
-        missing=file.parent if parent is None else "", settings=settings, conditions=letter,
-        network=_network(specs[0]), data=_data(specs),
+        name=file.name, kind=file.spec.kind, role=role(specs), control=_blind(specs), **about,
+        network=network(specs), data=data(specs),
         seconds=env.number("seconds"), parts=env.whole("parts"), started=env.number("started"),
         **_measured(result), **_trained(result.table("train"), file.rows), every=every,
         curve={key: [_rounded(row.number(key)) for row in rows] for key in CURVES} if rows else {},
@@ -115,14 +120,14 @@ def _record(
 
 
 def _measured(result: Facts) -> dict[str, Any]:
-    test, validation, data = result.table("test"), result.table("validation"), result.table("data")
+    test, validation, images = result.table("test"), result.table("validation"), result.table("data")
     return {
         "accuracy": test.number("accuracy"), "se": test.number("standard_error"), "n": test.whole("n"),
         "loss": test.number("loss"), "val_accuracy": validation.number("accuracy"), "val_n": validation.whole("n"),
         "density": result.number("density"), "parameters": result.whole("parameters"), "bytes": result.whole("bytes"),
         "kept": result.whole("kept_parameters"), "multiply_adds": result.whole("multiply_adds"),
         "kept_multiply_adds": result.whole("kept_multiply_adds"),
-        "images": [data.whole(k) for k in ("train", "validation", "test")],
+        "images": [images.whole(k) for k in ("train", "validation", "test")],
     }  # fmt: skip
 
 
@@ -154,19 +159,9 @@ def _rounded(value: float | None) -> float | None:
     return value if value is None else float(f"{value:.6g}")
 
 
-def _role(specs: list[Spec]) -> str:
-    """What a step is called: its kind, and finetune for training after pruning."""
-    pruned = any(s.kind == "prune" for s in specs)
-    return "finetune" if specs[-1].kind == "train" and pruned else specs[-1].kind
-
-
-def _network(first: Spec) -> str:
-    return first.model.name if isinstance(first, Init) else ""
-
-
-def _data(specs: list[Spec]) -> str:
-    """The data of the step, or of the nearest one above it."""
-    return next((s.data.name for s in reversed(specs) if hasattr(s, "data")), "")
+def _blind(specs: list[Spec]) -> bool:
+    """A control: its weights were chosen at random, so that others can be compared with it."""
+    return any(isinstance(s, Prune) and s.criterion == "random" for s in specs)
 
 
 # --- names and settings -----------------------------------------------------------------------------------------------
@@ -174,20 +169,7 @@ def _data(specs: list[Spec]) -> str:
 
 def _settings(spec: Spec) -> dict[str, str]:
     """What was chosen, as key and text; checksums are for machines and stand in the spec."""
-    return {k: _text(v) for k, v in _flat(chosen(spec)) if not k.endswith("sha256")}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return pairs
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return {k: as_text(v) for k, v in flat(chosen(spec)) if not k.endswith("sha256")}
 
 
 def _common(specs: list[Spec], settings: list[dict[str, str]]) -> list[list[str]]:

@@ -2,13 +2,13 @@
 
 from .compact import pack, read_state, unpack
 from .conditions import commit, conditions, cpu
-from .files import checksum, read_tensors, write_file, write_json, write_tensors, writing
+from .files import checksum, folder_to_write, read_tensors, to_write, write_file, write_json, write_tensors, writing
 from .state import State
 from .step import CHECKPOINT, ENV, METRICS, RESULT, SPEC, WEIGHTS, Step, Work, read_lines
 from .store import Runs, lock
 
 __all__ = [
     "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Runs", "State", "Step", "Work", "checksum", "commit",
-    "conditions", "cpu", "lock", "pack", "read_lines", "read_state", "read_tensors", "unpack", "write_file",
-    "write_json", "write_tensors", "writing",
+    "conditions", "cpu", "folder_to_write", "lock", "pack", "read_lines", "read_state", "read_tensors", "to_write",
+    "unpack", "write_file", "write_json", "write_tensors", "writing",
 ]  # fmt: skip

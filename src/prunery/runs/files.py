@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec import Refused
+from ..spec import Refused, quote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,16 +32,59 @@ def _why(error: OSError, path: Path) -> str:
         return "the disk is full; free some space, or choose another folder (--runs, --out)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "it is read-only for you; expected a folder that can be written: choose another (--runs, --out)"
+    if error.errno == errno.ENAMETOOLONG:
+        return "the name is too long; choose a shorter one (--runs, --out)"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         seen = next((p for p in (path, *path.parents) if p.is_file()), path)
         return f"{seen} is a file; expected a folder: choose another (--runs, --out)"
     return f"{error.strerror or error}; expected a folder that can be written: choose another (--runs, --out)"
 
 
+LONGEST = 255
+"""bytes of a name"""
+
+
+def to_write(path: str | Path, such: str = "network.safetensors", make: bool = False) -> Path:
+    """The name of a file that can be written, as far as can be told before there is anything to write.
+
+    With `make`, its folder is made.
+    """
+    if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+        raise Refused(f"{quote(path)} is no file's name; expected one such as {such}")
+    path = Path(path)
+    if os.path.isdir(path):
+        raise Refused(f"{path} is a folder; expected a file's name, such as {path / such}")
+    if (length := len(os.fsencode(path.name))) > LONGEST:
+        seen = f"{path.name[:40]}... cannot be written: its name is {length} bytes long"
+        raise Refused(f"{seen}; expected at most {LONGEST}")
+    if make:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.isdir(path.parent):
+        file = next((p for p in path.parents if os.path.isfile(p)), None)
+        why = f"{file} is a file; expected a folder" if file else f"there is no folder {path.parent}; make it"
+        raise Refused(f"{path} cannot be written: {why}, or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise Refused(f"{path} cannot be written: {path.parent} is read-only for you; choose another folder")
+    return path
+
+
+def folder_to_write(path: Path) -> Path:
+    """The name of a folder that is there or can be made, as far as can be told before there is anything to write."""
+    there = next((p for p in (path, *path.parents) if os.path.exists(p)), Path())
+    if not os.path.isdir(there):
+        raise Refused(f"{there} is a file; expected a folder's name, such as {there.parent / 'figures'}")
+    if not os.access(there, os.W_OK):
+        raise Refused(f"{path} cannot be made: {there} is read-only for you; choose another folder")
+    return path
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Whole or not at all: a temporary name, fsync, rename."""
+    path = to_write(path)
     with writing(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        short = os.fsdecode(os.fsencode(path.name)[:200])  # as a longer name would be too long with what is added
+        temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -130,6 +173,8 @@ def read_tensors(path: Path, sealed: bool = False) -> "tuple[dict[str, Tensor], 
 
     try:
         data = path.read_bytes()
+        if kind := another_kind(path, data):
+            raise Refused(kind)
         tensors, words = load(data), _words(data)
         given = words.get("sha256")
         if given is None and sealed and "format" in header(data):
@@ -139,8 +184,33 @@ def read_tensors(path: Path, sealed: bool = False) -> "tuple[dict[str, Tensor], 
         return tensors, header(data)
     except FileNotFoundError:
         raise Refused(f"{path} does not exist; expected a .safetensors file") from None
+    except IsADirectoryError:
+        raise Refused(f"{path} is a folder; expected a .safetensors file") from None
+    except Refused:
+        raise
     except (SafetensorError, ValueError, OSError, RecursionError, struct.error) as error:
         raise Refused(f"{path} is not a whole safetensors file ({_short(error)}); make or copy it again") from None
+
+
+PACKED, ZIP, OLD = b"\x93PRUNERY", b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""how packed networks begin, and what torch.save writes: an archive, before PyTorch 1.6 pickles"""
+
+
+def another_kind(path: Path, data: bytes) -> str:
+    """What to do with a file that is no safetensors file but one of a kind known here; empty for all others."""
+    if data.startswith(PACKED):
+        return (
+            f"{path} is a packed network, no checkpoint: prunery bench {path} times it, prunery.runtime.load reads it; "
+            "expected the .safetensors file that it was packed from"
+        )
+    if data.startswith(OLD) or (data.startswith(ZIP) and b"data.pkl" in data[:4096]):
+        seen = f"{path} is a PyTorch file (torch.save), no checkpoint"
+        advice = f"{seen}; load its weights into the network and prunery.save(network, FILE)"
+        if path.suffix == ".safetensors":
+            return advice
+        named = f"prunery.load(NAME, weights={quote(str(path))}) or --set model.weights={path} in a recipe"
+        return f"{advice}; where the network has a name, {named} reads it"
+    return ""
 
 
 def _short(error: Exception) -> str:

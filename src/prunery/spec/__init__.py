@@ -1,7 +1,7 @@
 """What is asked for: frozen dataclasses, checked at birth; TOML in and out; the hash that names a step."""
 
 from .check import check
-from .errors import Refused, choose, quote
+from .errors import Refused, choose, install, quote
 from .lottery import Draw, Lottery
 from .lottery_file import LOTTERIES, read_lottery
 from .names import Node, chosen, digest
@@ -27,6 +27,6 @@ from .toml import build, dumps, loads, plain, read_toml
 __all__ = [
     "LOTTERIES", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune", "Quantize",
     "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen", "digest",
-    "dumps", "helps", "hints", "in_a_row", "loads", "plain", "quote", "read_lottery", "read_recipe", "read_toml",
-    "recipe",
+    "dumps", "helps", "hints", "in_a_row", "install", "loads", "plain", "quote", "read_lottery", "read_recipe",
+    "read_toml", "recipe",
 ]  # fmt: skip

@@ -1,12 +1,12 @@
-"""How Prunery says no: one line with what was seen, what was expected and what to do."""
+"""The words of a refusal: one line with what was seen, what was expected and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from ..refused import Refused
 
-class Refused(ValueError):
-    """A request that cannot be carried out; its text is the one line that the user reads."""
+__all__ = ["Refused", "choose", "install", "quote"]
 
 
 def choose(name: Any, names: Iterable[Any], what: str) -> Any:
@@ -25,3 +25,9 @@ def quote(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     text = '"' + text[1:-1] + '"' if isinstance(value, str) else text
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def install(extra: str, *packages: str) -> str:
+    """What to do about packages that are missing, with pip or in a checkout, whose environment has no pip."""
+    names = ", ".join(packages)
+    return f"install {names}: pip install 'prunery[{extra}]', or uv pip install {' '.join(packages)} in a checkout"

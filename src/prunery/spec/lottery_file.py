@@ -1,6 +1,7 @@
 """A lottery by the name of its network, or from a TOML file; and the changes that a user asks for."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,25 @@ from .changes import table, value_of
 from .check import check
 from .errors import Refused, choose, quote
 from .lottery import Lottery
-from .steps import hints
+from .steps import Data, Model, hints
 from .toml import build, plain, read_toml
 
-LOTTERIES: dict[str, Lottery] = {"lenet_300_100": Lottery()}
+CONV = Lottery(
+    data=Data(name="cifar10", scaling="channel"), arms=("ticket", "reinit"), levels=20, curve_levels=(), curve_steps=1
+)
+
+
+def _conv(name: str, steps: int, lr: float, rate_conv: float) -> Lottery:
+    """Frankle and Carbin's figure 2; they do not say how pixels are scaled."""
+    return replace(CONV, model=Model(name=name, init="glorot_normal"), steps=steps, lr=lr, rate_conv=rate_conv)
+
+
+LOTTERIES: dict[str, Lottery] = {
+    "lenet_300_100": Lottery(),
+    "conv2": _conv("conv2", 20_000, 2e-4, 0.1),
+    "conv4": _conv("conv4", 25_000, 3e-4, 0.1),
+    "conv6": _conv("conv6", 30_000, 3e-4, 0.15),
+}
 """The paper's, by the name of its network."""
 
 

@@ -16,6 +16,8 @@ from .toml import build, read_toml
 
 WORD = re.compile(r"[\w-]+")
 TOP = ("name", "about", "seed", "data", "model", "step")
+OF_A_LOTTERY = {"levels", "arms", "seeds", "rate_fc", "rate_conv", "rate_output", "reinits"}
+"""keys by which a file is a lottery's"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
 
 def recipe(values: dict[str, Any], settings: list[str] | tuple[str, ...] = (), name: str = "recipe") -> Recipe:
     """A recipe from plain values: top-level data and seed are the default of every step."""
+    if "step" not in values and OF_A_LOTTERY & set(values):
+        seen = ", ".join(sorted(OF_A_LOTTERY & set(values)))
+        raise Refused(f"this is a lottery ({seen}), not a recipe of steps; carry it out with prunery lottery FILE")
     for key in values:
         choose(key, TOP, "a key of the recipe")
     steps = values.get("step", [])

@@ -117,7 +117,7 @@ class Replica:
         if batch < 1:
             raise Refused(f"batch = {batch} is too small; expected at least 1")
         self.rule, self.batch, self.step = rule, batch, start.step
-        self.layers = _layers(start.weights)
+        self.layers = chain(start.weights)
         self.names = list(start.weights)
         self._library = _open(isa)
         self._net = self._make(scale, shift)
@@ -249,7 +249,7 @@ def affine(splits: Splits) -> tuple[Tensor, Tensor] | None:
     return scale, shift
 
 
-def _layers(weights: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
+def chain(weights: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
     """Each layer's name and its weight's shape, in order; Refused unless they make a chain."""
     for name, tensor in weights.items():
         layer, _, part = name.rpartition(".")

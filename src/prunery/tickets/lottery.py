@@ -12,10 +12,11 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import data, models
 from ..chain import Place, filled
+from ..data import Splits
 from ..masks import Mask, ones, prunable
 from ..pruning.select import one_thread
 from ..runs import Runs, Step, Work
@@ -24,11 +25,12 @@ from ..train import Stopped, Ways, evaluate
 from ..train.loop import derived
 from .arms import CONTROLS, STRATEGIES, Begun, Hand, Weights
 from .crew import Crew, Task
-from .fcsteps import Snapshot, affine
+from .fcsteps import Snapshot, affine, chain
 from .imp import imp
 from .kept import LEFT, REWOUND, WHOLE, Kept, keep
 from .ladder import counts, density, pruned
 from .pace import Pace, effort
+from .torchsteps import trainable
 from .trial import Start, Table, Trial
 
 FOLDER = "lottery"
@@ -47,30 +49,42 @@ def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
 
 
 def set_up(lottery: Lottery, place: Place) -> Table:
-    """The images, and the network as the kernels see it; what cannot run is refused here."""
+    """The images, and who trains the network: the kernels of linear layers if they can; what cannot run is refused."""
     whole = filled(in_a_row(lottery.model, Train(data=lottery.data)), place)
     lottery = replace(lottery, model=whole.init.model, data=whole.data)
     splits = data.load(lottery.data, place.data)
-    scaling = affine(splits)
-    if scaling is None:
-        seen = f"data.scaling = {quote(lottery.data.scaling)} scales every image by itself"
-        raise Refused(f"lottery: {seen}; expected unit, channel or raw")
-    lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
-    table = Table(lottery, splits, *scaling, lit=lit)
-    _check(table)
+    if not len(splits.validation):
+        raise Refused("lottery: no image is held out to stop early by; set data.validation to 1 or more")
+    network = models.build(lottery.model, 0)
+    trainable(network)
+    table, why = _by_kernels(lottery, splits, network)
+    if table is None:
+        place.say(f"{lottery.model.name} trains in PyTorch, as {why}")
+        return Table(lottery, splits, network=network)
+    if lottery.precision != "float32":
+        seen = f"lottery.precision = {quote(lottery.precision)} is for networks that PyTorch trains"
+        raise Refused(f"{seen}; expected float32 for {lottery.model.name}, whose kernels know no other")
     return table
 
 
-def _check(table: Table) -> None:
-    """The kernels compute linear layers with a ReLU between them: the network says the same of some images, or goes."""
-    model, few = table.lottery.model, table.splits.validation.at(torch.arange(min(64, len(table.splits.validation))))
-    network = models.build(model, 0)
-    theirs = evaluate(network, few, table.splits)
-    ours = table.replica(Snapshot(network.state_dict()), {}).evaluate(few)
-    if theirs is None or ours is None:
-        raise Refused("lottery: no image is held out to stop early by; set data.validation to 1 or more")
-    if abs(ours.loss - theirs.loss) > AGREE * max(1.0, theirs.loss):
-        raise Refused(f"lottery: {model.name} is no chain of linear layers with a ReLU between them; expected one")
+def _by_kernels(lottery: Lottery, splits: Splits, network: nn.Module) -> tuple[Table | None, str]:
+    """The table for the kernels of linear layers with a ReLU between them; nothing, and why, where they do not fit."""
+    scaling = affine(splits)
+    if scaling is None:
+        return None, f"data.scaling = {quote(splits.spec.scaling)} scales every image by itself"
+    try:
+        chain(network.state_dict())
+    except Refused as error:
+        return None, str(error).partition(";")[0]
+    lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
+    table = Table(lottery, splits, *scaling, lit=lit)
+    few = splits.validation.at(torch.arange(min(64, len(splits.validation))))
+    theirs, ours = evaluate(network, few, splits), table.replica(Snapshot(network.state_dict()), {}).evaluate(few)
+    assert theirs is not None
+    assert ours is not None
+    if abs(ours.loss - theirs.loss) > AGREE * max(1.0, theirs.loss):  # the network itself says what it computes
+        return None, "it is no chain of linear layers with a ReLU between them"
+    return table, ""
 
 
 class Game:
@@ -111,6 +125,8 @@ class Game:
     @cached_property
     def efforts(self) -> dict[int, float]:
         """What a step costs at each level."""
+        if self.table.network is not None:  # PyTorch multiplies by zeros too
+            return dict.fromkeys(range(self.lottery.levels + 1), 1.0)
         weights = sum(torch.Size(s).numel() for s in self.shapes.values())
         left = {v: sum(counts(self.shapes, self.lottery, v).values()) for v in range(self.lottery.levels + 1)}
         return {level: effort(kept, weights) for level, kept in left.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Images, Splits
 from ..masks import Mask, kept, size
@@ -17,6 +17,7 @@ from ..train import Stopped, Ways
 from ..train.loop import derived
 from .curve import WINDOWS, Curve, Watch
 from .fcsteps import Replica, Rule, Snapshot, orders
+from .torchsteps import TorchReplica
 
 BLOCK = 2000
 """steps whose batches are drawn in one go"""
@@ -39,16 +40,22 @@ class Table:
 
     lottery: Lottery
     splits: Splits
-    scale: Tensor
-    shift: Tensor
-    lit: float
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    """of every pixel, for the kernels of linear layers"""
+    lit: float = 0.0
     """share of the pixels that are not black, which decides about kernels"""
+    network: nn.Module | None = None
+    """of networks that PyTorch trains; their weights are others"""
 
     @property
     def rule(self) -> Rule:
         return Rule(self.lottery.optimizer, momentum=self.lottery.momentum)
 
-    def replica(self, snapshot: Snapshot, mask: Mask) -> Replica:
+    def replica(self, snapshot: Snapshot, mask: Mask) -> Replica | TorchReplica:
+        """A network in training."""
+        if self.network is not None:
+            return TorchReplica(self.network, snapshot, mask, self.lottery, self.splits)
         options: dict[str, Any] = {"scale": self.scale, "shift": self.shift, "lit": self.lit}
         return Replica(snapshot, mask, self.rule, self.lottery.batch, **options)
 

@@ -24,6 +24,7 @@ from .scoring import (
     order,
     surely_above,
     times,
+    wins,
     worst_fit,
 )  # fmt: skip
 
@@ -47,6 +48,8 @@ class Claim:
     """whether it depends on where training stops early"""
     seeds: int = 1
     """fewer prove nothing"""
+    network: str = "lenet_300_100"
+    """what it is about"""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,10 @@ class Verdict:
 
 def scored(results: Results) -> list[Verdict]:
     """Every claim, in the paper's order."""
-    decided = (results.lottery.model.name, results.lottery.data.name) == ("lenet_300_100", "mnist")
     found = []
     for claim in CLAIMS:
         for stop in STOPS if claim.stops and claim.score else ("",):
-            enough = decided and len(results.seeds) >= claim.seeds
+            enough = results.network == claim.network and len(results.seeds) >= claim.seeds
             score = claim.score(results, stop) if claim.score and enough else None
             found.append(_verdict(claim, stop, score))
     return found
@@ -170,16 +172,52 @@ LENET = (
         more(TICKET(3.6), REINIT(3.6), surely_above(0)), seeds=2,
     ),
 )  # fmt: skip
+
+
+def _sooner(name: str, network: str, percent: float, paper: str, low: float, high: float) -> Claim:
+    """Tickets stop so many times earlier than the dense network."""
+    text, score = (
+        f"early stop sooner at {percent:g} %",
+        times(TICKET(percent), FIRST, between(low, high), lambda r: 1 / r),
+    )
+    return Claim(name, "5", f"{TITLES[network]}: {text}", paper, f"{low} to {high}", "times", score, network=network)
+
+
+def _gain(name: str, network: str, percent: float, paper: str, low: float, high: float) -> Claim:
+    text, score = f"gain at the early stop, {percent:g} %", more(TICKET(percent), FIRST, between(low, high))
+    return Claim(name, "5", f"{TITLES[network]}: {text}", paper, f"{low} to {high}", "points", score, network=network)
+
+
+def _convolutional(network: str) -> tuple[Claim, ...]:
+    """What the paper says of each of its three."""
+    title, tickets = TITLES[network], lambda results: ["ticket"]
+    return (
+        Claim(
+            "C7", "5", f"{title}: above the dense accuracy down to", "2", "4 or less", "% of the weights",
+            falls("ticket", 0, 4, reach=4, last_above=True), network=network,
+        ),
+        Claim(
+            "C8", "5", f"{title}: levels below 25 % at which tickets beat reinitialised ones", "yes", "all",
+            "% of the levels", wins(25), network=network,
+        ),
+        Claim(
+            "C9", "13", f"{title}: lowest training accuracy at the end, 2 % and more", "100", "99 or more", "%",
+            worst_fit(tickets, 2, 99), stops=False, network=network,
+        ),
+    )  # fmt: skip
+
+
+TITLES = {"conv2": "Conv-2", "conv4": "Conv-4", "conv6": "Conv-6"}
+CONV = (
+    _sooner("C1", "conv2", 8.8, "3.5", 2.2, 4.8),
+    _sooner("C2", "conv4", 9.2, "3.5", 2.2, 4.8),
+    _sooner("C3", "conv6", 15.1, "2.5", 1.6, 3.4),
+    _gain("C4", "conv2", 4.6, "+3.4", 2.4, 4.4),
+    _gain("C5", "conv4", 11.1, "+3.5", 1.5, 4.5),
+    _gain("C6", "conv6", 26.4, "+3.3", 2, 4.5),
+    *(claim for network in TITLES for claim in _convolutional(network)),
+)
 LATER = (
-    Claim("C1", "5", "Conv-2: early stop sooner at 8.8 %", "3.5", "2.2 to 4.8", "times"),
-    Claim("C2", "5", "Conv-4: early stop sooner at 9.2 %", "3.5", "2.2 to 4.8", "times"),
-    Claim("C3", "5", "Conv-6: early stop sooner at 15.1 %", "2.5", "1.6 to 3.4", "times"),
-    Claim("C4", "5", "Conv-2: gain at the early stop, 4.6 %", "+3.4", "2.4 to 4.4", "points"),
-    Claim("C5", "5", "Conv-4: gain at the early stop, 11.1 %", "+3.5", "1.5 to 4.5", "points"),
-    Claim("C6", "5", "Conv-6: gain at the early stop, 26.4 %", "+3.3", "2 to 4.5", "points"),
-    Claim("C7", "5", "Conv-2, 4, 6: above the dense accuracy down to", "2", "4 or less", "% of the weights"),
-    Claim("C8", "5", "Conv nets: tickets beat reinitialised ones below 25 %", "yes", "at every level"),
-    Claim("C9", "13", "Conv nets: training accuracy at the end, 2 % and more", "100", "99 or more", "%"),
     Claim("D1", "6", "dropout: dense gain of Conv-2, 4, 6", "+2.1, +3.0, +2.4", "within 1", "points"),
     Claim("D2", "6", "dropout: further gain by pruning", "+2.3, +4.6, +4.7", "within 1.5", "points"),
     Claim("D3", "H.5", "dropout: validation accuracy of Conv-4 and Conv-6 tickets", "82.6, 84.8", "within 1", "%"),
@@ -200,7 +238,7 @@ LATER = (
     Claim("A6", "H.2", "Conv-2, 4, 6: best validation accuracy", "70.9, 78.6, 81.5", "within 1", "%"),
     Claim("A7", "H.6", "pruning convolutions alone improves, linear layers alone only worsens", "yes", "sign"),
 )  # fmt: skip
-CLAIMS = (*LENET, *LATER)
+CLAIMS = (*LENET, *CONV, *LATER)
 
 
 def cells(verdict: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""The paper's figures 1, 3 and 4 from records: means, bands from smallest to largest, and the paper's points."""
+"""The paper's figures 1, 3, 4 and 5 from records: means, bands from smallest to largest, and the paper's points."""
 
 import statistics
 import warnings
@@ -34,7 +34,7 @@ PANELS = {"iterative": ("ticket", "reinit"), "one-shot": ("oneshot", "oneshot_re
 
 
 def write_figures(results: Results, figure: str, folder: Path) -> list[Path]:
-    """The figure, or all; one whose networks were not trained is left out."""
+    """The figure, or all that the paper has of such a network; one whose networks were not trained is left out."""
     from matplotlib import rc_context, style
 
     with writing(folder):
@@ -43,7 +43,8 @@ def write_figures(results: Results, figure: str, folder: Path) -> list[Path]:
     with style.context("default"), rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         for name, draw in FIGURES.items():
-            drawn = draw(results) if figure in (name, "all") else None
+            wanted = figure == name or (figure == "all" and name in PAPERS.get(results.network, FULLY_CONNECTED))
+            drawn = draw(results) if wanted else None
             paths += save(drawn, folder, f"figure{name}") if drawn else []
     return paths
 
@@ -56,14 +57,10 @@ def _figure(title: str, rows: int, columns: int, width: float = 3.4) -> "tuple[F
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def is_papers(results: Results) -> bool:
-    """Whether the paper has points for these networks."""
-    return (results.lottery.model.name, results.lottery.data.name) == ("lenet_300_100", "mnist")
-
-
 def _title(results: Results, name: str) -> str:
-    points = "; crosses: the paper's points" if is_papers(results) else ""
-    return f"Figure {name}: means and, as bands, smallest to largest of {len(results.seeds)} seeds{points}"
+    points = "; crosses: the paper's points" if results.network else ""
+    count = len(results.seeds)
+    return f"Figure {name}: means and, as bands, smallest to largest of {count} seed{'s' * (count > 1)}{points}"
 
 
 # --- over the share of the weights ------------------------------------------------------------------------------------
@@ -105,8 +102,8 @@ def _stops(axes: "Axes", results: Results, arms: Iterable[str]) -> None:
     for arm in arms:
         _ladder(axes, results, arm, stop_iteration("raw"))
         _smoothed(axes, results, arm)
-        if is_papers(results):
-            _crosses(axes, {p: 1000 * k for p, k in paper.STOPS.get(arm, {}).items()}, LOOKS[arm]["color"])
+        points = paper.STOPS.get(results.network, {}).get(arm, {})
+        _crosses(axes, {p: 1000 * k for p, k in points.items()}, LOOKS[arm]["color"])
     _percent_axis(axes, "early-stop iteration (validation loss)")
     axes.legend()
 
@@ -133,8 +130,21 @@ def _first(results: Results) -> "Figure | None":
     figure, (left, right) = _figure(_title(results, "1"), 1, 2, 4.2)
     _stops(left, results, arms)
     _accuracies(right, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
-    if is_papers(results):
-        _crosses(right, paper.STOP_ACCURACY, LOOKS["ticket"]["color"])
+    _crosses(right, paper.STOP_ACCURACY.get(results.network, {}), LOOKS["ticket"]["color"])
+    return figure
+
+
+def _fifth(results: Results) -> "Figure | None":
+    """Tickets and reinitialised ones: early stop, accuracy there, accuracy at the end."""
+    arms = _there(results, ("ticket", "reinit"))
+    if not arms:
+        return None
+    figure, (stops, early, late) = _figure(f"{results.lottery.model.name}, {_title(results, '5')}", 1, 3)
+    _stops(stops, results, arms)
+    for axes, points in ((early, paper.STOP_ACCURACY), (late, paper.END_ACCURACY)):
+        _crosses(axes, points.get(results.network, {}), LOOKS["ticket"]["color"])
+    _accuracies(early, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
+    _accuracies(late, results, arms, end_accuracy, f"test accuracy at iteration {results.lottery.steps:,}, %")
     return figure
 
 
@@ -166,7 +176,7 @@ def _third(results: Results) -> "Figure | None":
     figure, axes = _figure(_title(results, "3"), 1, len(panels))
     for axis, curves in zip(axes, panels, strict=True):
         for i, (which, curve) in enumerate(curves.items()):
-            _curve(axis, which, curve, LIGHT[i % len(LIGHT)], is_papers(results))
+            _curve(axis, which, curve, LIGHT[i % len(LIGHT)], results.network == "lenet_300_100")
         axis.set_xlabel("training iterations")
         axis.set_ylabel("test accuracy, %")
         axis.set_ylim(*_range(panels))
@@ -214,4 +224,7 @@ def _range(panels: list[dict[Which, Followed]]) -> tuple[float, float]:
     return min(means) - 0.3, max(means) + 0.4
 
 
-FIGURES: "dict[str, Callable[[Results], Figure | None]]" = {"1": _first, "3": _third, "4": _fourth}
+FIGURES: "dict[str, Callable[[Results], Figure | None]]" = {"1": _first, "3": _third, "4": _fourth, "5": _fifth}
+FULLY_CONNECTED = ("1", "3", "4")
+PAPERS = {"lenet_300_100": FULLY_CONNECTED} | dict.fromkeys(("conv2", "conv4", "conv6"), ("5",))
+"""What the paper shows of which network; of others, what it shows of fully connected ones."""

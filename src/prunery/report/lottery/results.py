@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...spec import Lottery
+from ...spec import LOTTERIES, Lottery
 from ..comparison import half_width
 
 Record = dict[str, Any]
@@ -131,6 +131,12 @@ class Results:
     def without(self, seed: int) -> "Results":
         """As if a seed had not been there."""
         return Results(self.lottery, tuple(r for r in self.records if r["seed"] != seed))
+
+    @property
+    def network(self) -> str:
+        """Its name, where the paper has figures of it on these images."""
+        name, data = self.lottery.model.name, self.lottery.data.name
+        return name if name in LOTTERIES and LOTTERIES[name].data.name == data else ""
 
     @property
     def seeds(self) -> list[int]:

@@ -145,7 +145,7 @@ def falls(arm: str, low: float, high: float, reach: float, last_above: bool = Fa
     return score
 
 
-def worst_fit(arms: Callable[[Results], list[str]], least: float) -> Scorer:
+def worst_fit(arms: Callable[[Results], list[str]], least: float, expected: float = 99.9) -> Scorer:
     """The lowest mean training accuracy after the last iteration, of all levels that keep at least so much."""
 
     def score(results: Results, stop: str) -> Score | None:
@@ -155,7 +155,7 @@ def worst_fit(arms: Callable[[Results], list[str]], least: float) -> Scorer:
         means = {p: Interval.of(results.by_seed(*p, end_train_accuracy).values()) for p in places}
         place = min(means, key=lambda p: means[p].mean)
         note = f"{place[0]} at {results.percents[place[1]]:.1f} % of the weights"
-        return Score(means[place], means[place].mean >= 99.9, note)
+        return Score(means[place], means[place].mean >= expected, note)
 
     return score
 
@@ -168,6 +168,21 @@ def faster_in_band(results: Results, stop: str) -> Score | None:
     ratios = [results.ratios(("oneshot", v), DENSE, stop_iteration(stop)).mean for v in levels]
     share = 100 * sum(r < 1 for r in ratios) / len(ratios)
     return Score(Interval(share, share, share, len(results.seeds)), share > 50, f"of {len(levels)} levels", spread="")
+
+
+def wins(most: float) -> Scorer:
+    """The share of the levels of at most so much of the weights at which tickets beat reinitialised ones."""
+
+    def score(results: Results, stop: str) -> Score | None:
+        levels = [v for v in results.levels("reinit", 0, most) if v]
+        if not levels:
+            return None
+        each = [results.differences(("ticket", v), ("reinit", v), stop_accuracy(stop)).mean for v in levels]
+        share = 100 * sum(gap > 0 for gap in each) / len(each)
+        found = Interval(share, share, share, len(results.seeds))
+        return Score(found, share == 100, f"of {len(levels)} levels", spread="")
+
+    return score
 
 
 def order(results: Results, stop: str) -> Score | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runs import write_file, write_json
-from ...spec import Lottery, plain
+from ...spec import LOTTERIES, Lottery, plain
 from .claims import Verdict, as_markdown, scored
 from .figures import write_figures
 from .results import Interval, Results, end_accuracy, end_train_accuracy, stop_accuracy, stop_iteration
@@ -64,7 +64,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 def differs(lottery: Lottery) -> dict[str, Any]:
     """Settings that are not the paper's, so that nobody takes a shorter run for the whole experiment."""
-    ours, papers = plain(lottery), plain(Lottery())
+    ours, papers = plain(lottery), plain(LOTTERIES.get(lottery.model.name, Lottery()))
     free = ("model", "data", "arms", "curve_levels", "curve_steps")
     found = {f.name: ours[f.name] for f in fields(lottery) if f.name not in free and ours[f.name] != papers[f.name]}
     names = {k: ours[k]["name"] for k in ("model", "data") if ours[k]["name"] != papers[k]["name"]}
