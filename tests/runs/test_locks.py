@@ -72,8 +72,8 @@ def test_killed_at_any_moment_leaves_whole_steps_only(tmp_path):
     """kill -9 at fifteen random instants or more; every folder that counts as a step is complete and reads back."""
     chance, number, runs = random.Random(0), 1, Runs(tmp_path / "runs")
     runs.once(node(), full)  # what a process does only once is done: the children are quick
-    for kill in range(300):
-        if kill >= 15 and number > 1:  # a busy machine needs more time until anything is finished
+    for kill in range(30):
+        if kill >= 15 and number > 1:
             break
         with warnings.catch_warnings(action="ignore"):  # of the threads of a test worker, which the child does not use
             child = os.fork()
@@ -91,7 +91,7 @@ def test_killed_at_any_moment_leaves_whole_steps_only(tmp_path):
         number = len(found)
     assert number > 1
     for step in runs.steps():
-        assert step.state().weights["w"].numel() == 50_000
+        assert step.state().weights["w"].numel() == 30_000
         assert step.result == {"density": 1.0}
     left = runs.once(node(number), full)
     assert left.name == node(number).name

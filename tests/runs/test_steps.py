@@ -39,7 +39,7 @@ def test_a_step_is_made_once_and_holds_what_it_was_given(runs):
     assert step.spec == Prune(density=0.5)
     assert (step.parent.name, [s.name for s in step.chain()]) == (parent.name, [parent.name, step.name])
     assert [r["step"] for r in step.metrics()] == [0, 1, 2]
-    assert torch.equal(step.state().weights["w"], torch.arange(50_000.0))
+    assert torch.equal(step.state().weights["w"], torch.arange(30_000.0))
     assert step.result == {"density": 1.0}
     assert step.env["parts"] == 1
     assert step.env["seconds"] > 0
