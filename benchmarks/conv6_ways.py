@@ -1,6 +1,6 @@
 """Conv-6 on CIFAR-10, trained once: every way to make its inference cheaper, in one table.
 
-Brief 000 says that pruning is one way to speed up inference and asks for the others. The networks are the finished
+Pruning is one way to speed up inference; the others are measured beside it. The networks are the finished
 steps of recipes/conv6_ways.toml and recipes/conv6_student.toml in --runs. Each runs on one thread in the run times that
 suit it, with one image and with sixty, from array to array, all in turns; before that its outputs are compared with
 PyTorch's (floats: 1e-4 of the largest). Accuracy is counted over the 10,000 test images as the run time itself computes
