@@ -31,6 +31,7 @@ COMMANDS = [
     ("lottery resnet20", '"resnet20"', "RECIPE.toml"),
     ("lottery {shelf}/none.toml", "does not exist", "expected a TOML file"),
     ("lottery {shelf}/good.toml", "good.toml", '"step"', "did you mean steps?"),
+    ("demo --out x.prunery --runs {runs}", "--out = x.prunery", "x.html"),
     (LOTTERY + " --figure 2", '--figure = "2"', "1, 3, 4, 5, all"),
     (LOTTERY + " --seeds 0", "--seeds = 0", "1 or more"),
     (LOTTERY + " --levels few", '"few"', "a whole number"),

@@ -397,6 +397,8 @@ def demo(
     from .demonstrate import demonstrate
 
     to_write(out, "demo.html")
+    if out.suffix == ".prunery":
+        raise Refused(f"--out = {out} is the page's name; expected another ending, such as {out.with_suffix('.html')}")
     with_recipe = recipe(read_toml(Path(str(files("prunery.cli").joinpath("demo.toml")))), (), "demo")
     demonstrate(with_recipe, Where(runs, data_dir, device, threads, quiet=quiet), out, json)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..spec import Refused
+from ..spec import Refused, install
 from .pictures import pixels, readable, stack
 from .sets import Images, Published, Source
 from .splits import fifth
@@ -25,7 +25,7 @@ def _load(path: str, name: str) -> dict[str, Any]:
     try:
         load_dataset = importlib.import_module("datasets").load_dataset
     except ImportError:
-        raise Refused(f"{name} needs the package datasets, which is not installed: pip install prunery[hf]") from None
+        raise Refused(f"{name} needs a package that is missing; {install('hf', 'datasets')}") from None
     try:
         return dict(load_dataset(path))
     except Exception as error:  # the hub, the network and the files fail in their own ways
