@@ -416,10 +416,16 @@ def test_completion_offers_commands_options_and_names(environment):
 
 
 def test_completion_can_be_shown_and_installed(environment, tmp_path):
-    shown = process("-m", "prunery", "--show-completion", "bash", env=environment)
+    """From a shell, which is looked for among the parents."""
+
+    def from_bash(words, **more):
+        command = f"{sys.executable} -m prunery {words}; exit $?"
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment | more)
+
+    shown = from_bash("--show-completion bash")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "_PRUNERY_COMPLETE=complete_bash" in shown.stdout
-    done = process("-m", "prunery", "--install-completion", "bash", env=environment | {"HOME": str(tmp_path)})
+    done = from_bash("--install-completion bash", HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "prunery" in (tmp_path / ".bashrc").read_text()
 
