@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from games import ROOT, game_of, place_of, read
 
 from prunery import models
-from prunery.chain import Place
 from prunery.masks import kept, ones, prunable, size
 from prunery.runs import Runs
 from prunery.spec import Data, Draw, Lottery, Model, Refused, read_lottery
@@ -23,30 +22,13 @@ from prunery.tickets.crew import Crew, Task
 from prunery.tickets.fcsteps import orders
 from prunery.tickets.kept import LEFT, REWOUND, WHOLE
 from prunery.tickets.ladder import counts, density, pruned
-from prunery.tickets.lottery import Game, set_up
 from prunery.tickets.trial import order_seed
-from prunery.train import Stopped, Ways
+from prunery.train import Stopped
 
-ROOT = Path(__file__).parents[2]
 ARMS = (*STRATEGIES, *CONTROLS)
 SMALL = Lottery(
     data=Data(scaling="unit"), steps=60, batch=32, every=10, levels=2, seeds=1, reinits=2, arms=ARMS, curve_levels=(1,)
 )
-
-
-def place_of(folder, **ways):
-    return Place(Runs(folder), ROOT / "data", Ways(**{"threads": 1} | ways))
-
-
-def game_of(lottery, folder):
-    place = place_of(folder)
-    return Game(set_up(lottery, place), place, Crew(1), Pace())
-
-
-def read(steps):
-    """Records and what was kept, without the conditions."""
-    files = [[(s.folder / name) for name in ("result.json", "kept.safetensors")] for s in steps]
-    return [[f.read_bytes() if f.exists() else b"" for f in pair] for pair in files]
 
 
 @pytest.fixture(scope="module")

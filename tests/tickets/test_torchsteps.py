@@ -2,26 +2,22 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from games import ROOT, game_of, place_of, read
 
 from prunery import data, models
-from prunery.chain import Place
-from prunery.runs import Runs
 from prunery.spec import Data, Draw, Lottery, Model, Refused, read_lottery
-from prunery.tickets import Pace, Snapshot, run
-from prunery.tickets.crew import Crew
+from prunery.tickets import Snapshot, run
 from prunery.tickets.fcsteps import Replica, Rule, affine, orders
 from prunery.tickets.kept import WHOLE
-from prunery.tickets.lottery import Game, set_up
+from prunery.tickets.lottery import set_up
 from prunery.tickets.torchsteps import TorchReplica
 from prunery.tickets.trial import order_seed
-from prunery.train import Stopped, Ways
+from prunery.train import Stopped
 
-ROOT = Path(__file__).parents[2]
 CODE = """
 from torch import nn
 
@@ -63,21 +59,6 @@ def code(tmp_path_factory):
 
 def lottery_of(code, function="net", **more):
     return replace(SMALL, model=Model(name=f"{code}:{function}"), **more)
-
-
-def place_of(folder, said=None, **ways):
-    say = (lambda line: None) if said is None else said.append
-    return Place(Runs(folder), ROOT / "data", Ways(**{"threads": 1} | ways), say=say)
-
-
-def game_of(lottery, folder):
-    place = place_of(folder)
-    return Game(set_up(lottery, place), place, Crew(1), Pace())
-
-
-def read(steps):
-    files = [[(s.folder / name) for name in ("result.json", "kept.safetensors")] for s in steps]
-    return [[f.read_bytes() if f.exists() else b"" for f in pair] for pair in files]
 
 
 def plainly(game, network, rows):
