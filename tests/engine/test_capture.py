@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
+from prunery.engine import given
 from prunery.engine.capture import captured
 from prunery.engine.check import check
 from prunery.engine.given import evaluated
@@ -473,8 +474,8 @@ def test_refusals_name_the_operator_and_the_module(name):
 
 @pytest.mark.parametrize("example", [None, torch.zeros(3), torch.zeros(0, 3, 4, 4), torch.zeros(1, 2, 3)])
 def test_examples_are_batches(example):
-    with pytest.raises(Refused, match="expected a tensor of images"):
-        captured(nn.Identity(), example)
+    with pytest.raises(Refused, match=r"pack: example .*expected a batch of"):
+        given.a_batch(example, "pack")
 
 
 class Lucky(nn.Module):
