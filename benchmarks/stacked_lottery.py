@@ -34,8 +34,9 @@ from torchvision import transforms as T
 from prunery.data import Images, Splits, load
 from prunery.models import build
 from prunery.spec import Data, Lottery, Model
-from prunery.tickets import Snapshot, affine, orders
-from prunery.tickets.trial import Table
+from prunery.tickets import affine, orders
+from prunery.tickets.start import Start
+from prunery.tickets.table import Table
 
 ORDINARY, DATALOADER = "(a) one network, in memory", "(b) one network, PIL and DataLoader"
 STACKED, LOOKS = "(c) stacked, bmm", "(a), looks alone"
@@ -168,8 +169,7 @@ class Ours:
     def __init__(self, table: Table, level: int, steps: int, threads: int) -> None:
         self.table, self.steps = table, steps
         theta = build(table.lottery.model, level).state_dict()
-        self.replicas = [table.replica(Snapshot(theta), masks_at(level)) for _ in range(threads)]
-        self.rows = [orders(i, len(table.splits.train), BATCH, 0, steps) for i in range(threads)]
+        self.replicas = [table.replica(Start(theta), masks_at(level), i) for i in range(threads)]
 
     def __call__(self, looks: bool = False) -> float:
         """Network-steps a second, with or without looks."""
@@ -184,8 +184,7 @@ class Ours:
     def train(self, number: int, looks: bool) -> None:
         replica, splits = self.replicas[number], self.table.splits
         for i in range(0, self.steps, EVERY):
-            rows = self.rows[number][i : i + EVERY]
-            replica.train(splits.train, rows, [RATE] * len(rows))
+            replica.advance(i, [RATE] * min(EVERY, self.steps - i))
             if looks:
                 replica.evaluate(splits.validation)
             if looks and i // EVERY % TESTED == 0:
@@ -200,7 +199,7 @@ def table_of(splits: Splits) -> Table:
     scale, shift = affine(splits)
     lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
     lottery = Lottery(model=Model(name="lenet_300_100", input=(1, 28, 28), classes=10, init="glorot_normal"))
-    return Table(lottery, splits, scale, shift, lit)
+    return Table(lottery, splits, build(lottery.model, 0), scale, shift, lit)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
@@ -215,8 +214,8 @@ def check_stack(images: Images, floats: Images, table: Table) -> float:
     network.step(rows)
     for i in range(3):
         start = {n: w[i] for n, w in before.items()}
-        replica = table.replica(Snapshot(start), masks)
-        replica.train(images, rows[i : i + 1], [RATE])
+        replica = table.replica(Start(start), masks, i)
+        replica.advance(0, [RATE])
         for name, weight in replica.snapshot().weights.items():
             theirs = network.weights[name].detach()[i]
             worst = max(worst, float((weight - theirs).norm() / (theirs - start[name]).norm().clamp_min(1e-12)))

@@ -13,6 +13,7 @@ PARAMETERS = {
     "conv6": 2_262_602, "resnet20": 272_474, "resnet18": 11_173_962, "vgg19": 20_035_018, "vgg16_bn": 138_365_992,
     "mobilenet_v2": 3_504_872, "efficientnet_b0": 5_288_548,
 }  # fmt: skip
+PARAMETERS |= {f"{name}_dropout": PARAMETERS[name] for name in ("conv2", "conv4", "conv6")}
 # The lottery paper counts weights, not biases and not normalisation (facts: figure 2 and its arithmetic).
 WEIGHTS = {
     "lenet_300_100": 266_200, "conv2": 4_300_992, "conv4": 2_425_024, "conv6": 2_261_184,

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from prunery.report.lottery import MISS, NOT_RUN, PASS, Interval, Results, differs, scored, write_lottery
-from prunery.report.lottery.claims import CLAIMS, CONV, LENET
 from prunery.report.lottery.results import accuracy_at
+from prunery.report.lottery.statements import CLAIMS, CONV, LENET, MORE
 from prunery.spec import LOTTERIES, Data, Lottery, Model
 
 PERCENTS = [
@@ -18,10 +18,14 @@ PERCENTS = [
 AT_5000 = {(0, "ticket"): 97.8, (3, "ticket"): 98.1, (7, "ticket"): 98.4, (15, "ticket"): 97.9, (18, "ticket"): 97.3}
 AT_5000 |= {(3, "reinit"): 97.7, (7, "reinit"): 97.6}
 ARMS = {"ticket": 1, "reinit": 3, "random": 1, "oneshot": 1}
+OTHERS = {"noise_0.5": 1, "noise_3": 1, "resampled": 1}
 
 
 def accuracy(arm, percent):
     """As the paper has it."""
+    arm = {"noise_0.5": "ticket", "resampled": "reinit"}.get(arm, arm)
+    if arm == "noise_3":
+        return accuracy("reinit", percent) + 0.1
     if percent == 100:
         return 98.0
     if arm == "ticket":
@@ -32,6 +36,7 @@ def accuracy(arm, percent):
 
 
 def stop(arm, percent):
+    arm = arm if arm in ARMS else "ticket"
     ticket = 4700 if percent == 100 or percent < 4 else 3000
     return {"ticket": ticket, "reinit": 2.4 * ticket, "random": 3 * ticket, "oneshot": 4000}[arm]
 
@@ -48,14 +53,16 @@ def record(arm, level, seed, number):
         "density": percent / 100, "iterations": 50_000, "images": {"train": 55_000, "validation": 5000, "test": 10_000},
         "early_stop": {"raw": dict(found), "smoothed": dict(found)},
         "end": {"test_accuracy": (accuracy(arm, percent) + noise) / 100, "train_accuracy": 1.0},
-        "curve": {"test_iteration": tested, "test_hits": hits},
+        "curve": {"iteration": [int(at)], "val_hits": [4900], "test_iteration": tested, "test_hits": hits},
         "env": {"cpu_seconds": {"train": 2.0, "validation": 1.0, "test": 0.5}},
     }  # fmt: skip
 
 
 def made(change=lambda record: None, seeds=5, levels=28, arms=ARMS, lottery=None):
     """The paper's results, changed."""
-    places = [("ticket", 0, 0)] + [(a, v, n) for v in range(1, levels + 1) for a in arms for n in range(ARMS[a])]
+    places = [("ticket", 0, 0)] + [
+        (a, v, n) for v in range(1, levels + 1) for a in arms for n in range((ARMS | OTHERS)[a])
+    ]
     records = [record(arm, level, seed, number) for seed in range(seeds) for arm, level, number in places]
     for each in records:
         change(each)
@@ -71,10 +78,10 @@ def verdicts(results):
 
 
 def test_the_papers_own_results_pass_everything_that_lenet_decides():
-    found = verdicts(made())
-    assert {k: v for k, v in found.items() if v != PASS and k[0] in {c.name for c in LENET}} == {}
-    others = {c.name for c in CLAIMS if not c.score or c.network != "lenet_300_100"}
-    assert {k[0] for k, v in found.items() if v == NOT_RUN} == others
+    found = verdicts(made(arms=[*ARMS, *OTHERS]))
+    names = {c.name for c in CLAIMS if c.score and c.network == "lenet_300_100"} - {"A1"}
+    assert {k: v for k, v in found.items() if v != PASS and k[0] in names} == {}
+    assert {k[0] for k, v in found.items() if v == NOT_RUN} == {c.name for c in CLAIMS} - names
 
 
 def on(change, arms=ARMS, levels=range(29)):
@@ -120,7 +127,7 @@ def only_in_the_mean(each):
     shifted(20 if each["seed"] == 0 else -1)(each)
 
 
-PAPERS = verdicts(made())
+PAPERS = verdicts(made(arms=[*ARMS, *OTHERS]))
 MISSES = [
     ("L0", "early stop", shifted(-1)),
     ("L0", "18,000", on(at_18000(97), levels=[0])),
@@ -140,13 +147,16 @@ MISSES = [
     ("L11", "order", on(at_5000(98.2), ["ticket"], [18])),
     ("T1", "21.1 %", on(only_in_the_mean, ["ticket"], [7])),
     ("T2", "3.6 %", on(shifted(1), ["reinit"], [15])),
+    ("A3", "half", on(shifted(-0.5), ["noise_0.5"])),
+    ("A3", "three", on(shifted(-0.5), ["noise_3"])),
+    ("A4", "own", on(shifted(-0.5), ["resampled"])),
     ("A5", "random", on(shifted(1), ["random"])),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "text", "change"), MISSES, ids=[f"{n} {t}" for n, t, _ in MISSES])
 def test_each_claim_misses_when_the_curves_say_so(name, text, change):
-    before, after = PAPERS, verdicts(made(change))
+    before, after = PAPERS, verdicts(made(change, arms=[*ARMS, *OTHERS]))
     hit = [k for k in after if k[0] == name and text in k[1]]
     assert len(hit) >= 1
     assert before[hit[0]] == PASS
@@ -154,10 +164,15 @@ def test_each_claim_misses_when_the_curves_say_so(name, text, change):
 
 
 def test_every_claim_that_is_scored_has_a_miss():
-    assert {n for n, *_ in MISSES} == {c.name for c in LENET} | {"A5"}
-    assert len(MISSES) == len(LENET) + 1
+    """Every statement of LeNet and of Conv nets above; of the others below."""
+    more = [c for c in MORE if c.network == "lenet_300_100" and c.name != "A1"]
+    assert {n for n, *_ in MISSES} == {c.name for c in (*LENET, *more)}
+    assert len(MISSES) == len(LENET) + len(more)
     assert {n for _, n, _ in CONV_MISSES} == {c.name for c in CONV}
     assert len(CONV_MISSES) == len(CONV)
+    assert sorted(name for name, *_ in DEEP_CASES) == sorted(
+        c.name for c in CLAIMS if c.score and c not in (*LENET, *CONV, *more)
+    )
 
 
 CONV_PERCENTS = {
@@ -183,6 +198,8 @@ def convolutional(network, change=lambda record: None, seeds=3):
             for found in each["early_stop"].values():
                 found["iteration"] = round(3000 * ratio)
             change(each)
+            looks = sorted({f["iteration"] for f in each["early_stop"].values()})
+            each["curve"] |= {"iteration": looks, "val_hits": [3500] * len(looks)}
             records.append(each)
     return Results(LOTTERIES[network], tuple(records))
 
@@ -210,6 +227,7 @@ CONV_MISSES = [
 def test_the_papers_own_results_pass_everything_that_conv_nets_decide(network):
     found = verdicts(convolutional(network))
     names = {c.name for c in CONV if c.network == network}
+    found = {k: v for k, v in found.items() if k[0] != "A6"}
     assert {k[0] for k, v in found.items() if v == PASS} == names
     assert {v for (name, _), v in found.items() if name not in names} == {NOT_RUN}
 
@@ -218,6 +236,139 @@ def test_the_papers_own_results_pass_everything_that_conv_nets_decide(network):
 def test_each_claim_of_conv_nets_misses_when_the_curves_say_so(network, name, change):
     found = verdicts(convolutional(network, change))
     assert [v for k, v in found.items() if k[0] == name and v != NOT_RUN] == [MISS]
+
+
+# --- claims of other ways to train, on tickets alone and their reinitialised ------------------------------------------
+
+LEVELS = (100, 80, 51, 41, 27.1, 21, 13.7, 11.8, 9, 7.6, 5, 3.5, 2.4, 1.9, 1.4, 1.2, 0.9)
+"""but for the level that a claim is about"""
+
+
+def network_of(percent, arm, accuracy, val=70.0):
+    """A record of which only the accuracy matters, the same everywhere."""
+    return {
+        "name": "x", "arm": arm, "level": 0, "seed": 0, "number": 0, "density": percent / 100,
+        "images": {"train": 100, "validation": 1000, "test": 1000},
+        "early_stop": {k: {"iteration": 100, "test_accuracy": accuracy / 100} for k in ("raw", "smoothed")},
+        "end": {"test_accuracy": accuracy / 100, "train_accuracy": 1.0},
+        "curve": {"iteration": [100], "val_hits": [10 * val], "test_iteration": [100], "test_hits": [1]},
+        "env": {"cpu_seconds": {"train": 1.0, "validation": 1.0, "test": 1.0}},
+    }  # fmt: skip
+
+
+def deep(lottery, curve, reinit=lambda p: 0.0, val=lambda p: 70.0, levels=LEVELS, seeds=2):
+    """A lottery whose tickets follow a curve over the percent of the weights; reinitialised ones lie so much lower."""
+    records = []
+    for seed in range(seeds):
+        for level, percent in enumerate(levels):
+            for arm in ("ticket", "reinit") if level else ("ticket",):
+                accuracy = curve(percent) - (reinit(percent) if arm == "reinit" else 0)
+                found = network_of(percent, arm, accuracy, val(percent))
+                records.append(found | {"level": level, "seed": seed, "iterations": lottery.steps})
+    return Results(lottery, tuple(records))
+
+
+def step(edge, dense=90.5, above=90.6, below=85.0):
+    """As good as dense down to `edge` percent."""
+    return lambda p: dense if p == 100 else above if p >= edge else below
+
+
+def lotteries():
+    return LOTTERIES | {"sgd": replace(Lottery(), optimizer="sgd", lr=0.4)}
+
+
+GAIN = {"conv2_dropout": 2.3, "conv4_dropout": 4.6, "conv6_dropout": 4.7}
+BEST = {"conv2": 70.9, "conv4": 78.6, "conv6": 81.5}
+AT = {"conv4_dropout": (7.6, 82.6), "conv6_dropout": (10.5, 84.8)}
+DEEP_CASES = [
+    *(
+        (
+            "D2",
+            n,
+            "further gain",
+            {"curve": lambda p, g=g: 70 + g * (p < 100)},
+            {"curve": lambda p: 70.0},
+        )
+        for n, g in GAIN.items()
+    ),
+    *(
+        (
+            "D3",
+            n,
+            f"{at} %",
+            {"curve": step(2), "val": lambda p, v=v: v, "levels": (100, at)},
+            {"curve": step(2), "levels": (100, at)},
+        )
+        for n, (at, v) in AT.items()
+    ),
+    *(
+        (
+            "A6",
+            n,
+            "best validation",
+            {"curve": step(2), "val": lambda p, b=b: b},
+            {"curve": step(2), "val": lambda p: 60.0},
+        )
+        for n, b in BEST.items()
+    ),
+    ("V1", "vgg19", "over reinitialised", {"curve": step(5)}, {"curve": step(5), "reinit": lambda p: 0.5}),
+    ("V2", "vgg19_low_rate", "down to", {"curve": step(3.4, 90, 89.2, 80)}, {"curve": step(8)}),
+    ("V3", "vgg19_warmup", "down to", {"curve": step(1.4)}, {"curve": step(5)}),
+    ("R1", "resnet20", "dense accuracy", {"curve": step(5)}, {"curve": step(5, dense=88)}),
+    ("R1", "resnet20", "over reinitialised", {"curve": step(5)}, {"curve": step(5), "reinit": lambda p: 0.5}),
+    ("R2", "resnet20_low_rate", "best tickets", {"curve": step(5, above=89.5)}, {"curve": step(5, above=91)}),
+    ("R3", "resnet20_warmup", "27.1", {"curve": step(11)}, {"curve": step(11, above=91.5)}),
+    ("R3", "resnet20_warmup", "tickets down to", {"curve": step(11)}, {"curve": step(40)}),
+    ("A1", "sgd", "down to", {"curve": step(0.8)}, {"curve": step(5)}),
+]
+
+
+@pytest.mark.parametrize("case", DEEP_CASES, ids=[f"{c[0]} {c[1]} {c[2]}" for c in DEEP_CASES])
+def test_claims_of_other_ways_to_train_pass_and_miss(case):
+    name, which, text, good, bad = case
+    for curves, verdict in ((good, PASS), (bad, MISS)):
+        found = verdicts(deep(lotteries()[which], **curves))
+        hit = {v for (n, t), v in found.items() if n == name and text in t and v != NOT_RUN}
+        assert hit == {verdict}, found
+
+
+@pytest.mark.parametrize("which", ["resnet20", "resnet20_low_rate", "resnet20_warmup", "vgg19", "vgg19_warmup"])
+def test_each_way_to_train_has_claims_of_its_own(which):
+    found = verdicts(deep(LOTTERIES[which], step(5)))
+    decided = {n for (n, _), v in found.items() if v != NOT_RUN}
+    own = {"resnet20": "R1", "resnet20_low_rate": "R2", "resnet20_warmup": "R3", "vgg19": "V1", "vgg19_warmup": "V3"}
+    assert decided == {own[which]}
+    assert differs(LOTTERIES[which]) == {}
+
+
+FIGURES_OF = {"conv2_dropout": "6", "vgg19": "7", "resnet20": "8"}
+
+
+@pytest.mark.parametrize("which", FIGURES_OF)
+def test_dropout_and_deep_networks_have_their_figures(which, tmp_path):
+    lottery = LOTTERIES[which]
+    results = deep(lottery, step(5))
+    for record in results.records:
+        marks = [i for i in lottery.marks if i < lottery.steps]
+        record["curve"] |= {"test_iteration": marks, "test_hits": [900] * len(marks)}
+    _, paths = write_lottery(results, "all", tmp_path)
+    names = [p.name for p in paths if p.suffix == ".svg"]
+    assert names == [f"figure{FIGURES_OF[which]}.svg"]
+
+
+def test_stability_and_all_arms_are_drawn_where_they_were_trained(tmp_path):
+    base = made(arms=[*ARMS, *OTHERS], seeds=2, levels=3)
+    twins = [
+        record("ticket", v, s, n) | {"arm": "twin"} | ({"barrier": {"error": [0.1], "height": 0.05}} if n else {})
+        for v in range(4) for s in range(2) for n in range(2)
+    ]  # fmt: skip
+    results = Results(Lottery(), (*base.records, *twins))
+    _, paths = write_lottery(results, "all", tmp_path)
+    assert {"stability.svg", "arms.svg"} <= {p.name for p in paths}
+    assert len(results.groups["twin", 0]) == 4
+    assert len(results.groups["reinit", 0]) == 2
+    _, paths = write_lottery(results, "stability", tmp_path)
+    assert [p.name for p in paths if p.suffix == ".svg"] == ["stability.svg"]
 
 
 def test_conv_nets_have_figure_5(tmp_path):

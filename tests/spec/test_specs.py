@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, get_args, get_origin
 import pytest
 
 from prunery.spec import (
+    SOURCE,
     STEPS,
     Data,
     Draw,
@@ -276,6 +277,8 @@ def test_every_field_is_part_of_the_name(cls, name):
 
 
 COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}, "rewind": {"every": 5}}
+SOURCED = {"arms": ["ticket", "transferred"]}
+COMPANY |= {"rate_layers": {"rate_layers": ["x=0.5"]}} | dict.fromkeys(SOURCE, SOURCED)
 """Fields that mean nothing without another."""
 
 

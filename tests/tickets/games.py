@@ -17,9 +17,9 @@ def place_of(folder, said=None, **ways):
     return Place(Runs(folder), ROOT / "data", Ways(**{"threads": 1} | ways), say=say)
 
 
-def game_of(lottery, folder):
+def game_of(lottery, folder, source=None):
     place = place_of(folder)
-    return Game(set_up(lottery, place), place, Crew(1), Pace())
+    return Game(set_up(lottery, place), place, Crew(1), Pace(), source)
 
 
 def read(steps):

@@ -19,7 +19,7 @@ from prunery.spec import Data, Draw, Lottery, Model, Refused, read_lottery
 from prunery.tickets import CONTROLS, STRATEGIES, Pace, Snapshot, imp, run
 from prunery.tickets import train as train_plainly
 from prunery.tickets.crew import Crew, Task
-from prunery.tickets.fcsteps import orders
+from prunery.tickets.fcsteps import Rule, orders
 from prunery.tickets.kept import LEFT, REWOUND, WHOLE
 from prunery.tickets.ladder import counts, density, pruned
 from prunery.tickets.trial import order_seed
@@ -27,8 +27,12 @@ from prunery.train import Stopped
 
 ARMS = (*STRATEGIES, *CONTROLS)
 SMALL = Lottery(
-    data=Data(scaling="unit"), steps=60, batch=32, every=10, levels=2, seeds=1, reinits=2, arms=ARMS, curve_levels=(1,)
-)
+    data=Data(scaling="unit"), steps=60, batch=32, every=10, levels=2, seeds=1, reinits=2, arms=ARMS, curve_levels=(1,),
+    drops=(50,), source_optimizer="sgd", source_lr=0.1,
+)  # fmt: skip
+FEW = {"source_optimizer": "", "source_lr": None}
+"""what goes with arms that are not transferred"""
+RATES = [1.2e-3] * 50 + [1.2e-3 * 0.1] * 10
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,8 @@ def played(tmp_path_factory):
 @pytest.fixture(scope="module")
 def game(played):
     """Looks into the folders of `played`."""
-    return game_of(SMALL, played[0])
+    source = game_of(SMALL.source(), played[0])
+    return game_of(SMALL, played[0], source)
 
 
 def masks(game, arm, level):
@@ -59,8 +64,12 @@ LADDERS = {
     "conv2": (read_lottery("conv2"), {11: 8.81, 14: 4.57}),
     "conv4": (read_lottery("conv4"), {11: 11.06, 12: 9.18}),
     "conv6": (read_lottery("conv6"), {7: 26.61, 10: 15.29}),
+    "conv6_as_printed": (read_lottery("conv6_as_printed"), {7: 26.394, 10: 15.115, 12: 10.468}),
+    "resnet20": (read_lottery("resnet20"), {1: 80.24, 2: 64.43, 3: 51.78, 4: 41.66, 6: 27.09, 7: 21.91, 10: 11.79}),
+    "vgg19": (read_lottery("vgg19"), {12: 6.90, 15: 3.54, 19: 1.47}),
 }
 SIZES = {"lenet_300_100": 266_200, "conv2": 4_300_992, "conv4": 2_425_024, "conv6": 2_261_184}
+SIZES |= {"conv6_as_printed": SIZES["conv6"], "resnet20": 270_896, "vgg19": 20_024_000}
 
 
 def shapes_of(name):
@@ -71,7 +80,7 @@ def shapes_of(name):
 @pytest.mark.parametrize("name", LADDERS)
 def test_the_ladder_is_the_papers(name):
     lottery, levels = LADDERS[name]
-    shapes = shapes_of(name)
+    shapes = shapes_of(lottery.model.name)
     assert sum(torch.Size(s).numel() for s in shapes.values()) == SIZES[name]
     for level, percent in levels.items():
         assert 100 * density(shapes, lottery, level) == pytest.approx(percent, abs=0.0051), level
@@ -116,8 +125,10 @@ def test_every_arm_of_the_table_was_trained(played):
     _, steps = played
     results = [s.result for s in steps]
     assert {r["arm"] for r in results} == set(ARMS)
-    assert len(results) == 1 + 2 * (len(ARMS) + 2)
-    assert all(len(r["curve"]["iteration"]) == 6 for r in results)
+    assert len(results) == 1 + 2 + 2 * (len(ARMS) + 3)
+    looks = {"untrained": 1, "untrained_same_sign": 1}
+    whole = [r for r in results if r["arm"] != "earlybird"]
+    assert all(len(r["curve"]["iteration"]) == looks.get(r["arm"], 6) for r in whole)
 
 
 def test_one_network_of_the_lottery_is_a_plain_run_bit_for_bit(played, game):
@@ -126,7 +137,7 @@ def test_one_network_of_the_lottery_is_a_plain_run_bit_for_bit(played, game):
     theta = models.build(game.lottery.model, 0).state_dict()
     rows = orders(order_seed(draw), len(images), 32, 0, 60)
     options = {"scale": game.table.scale, "shift": game.table.shift, "lit": game.table.lit}
-    plain, _ = train_plainly(Snapshot(theta), {}, game.table.rule, images, rows, [1.2e-3] * 60, **options)
+    plain, _ = train_plainly(Snapshot(theta), {}, Rule(), images, rows, RATES, **options)
     ours = game._dense(0).weights(WHOLE)
     assert list(ours) == list(theta)
     assert all(torch.equal(ours[n], plain.weights[n]) for n in ours)
@@ -149,20 +160,22 @@ def test_a_control_keeps_as_many_weights_of_each_layer(game, arm):
     (_, mask), ticket = begin(game, arm)
     assert {n: int(m.sum()) for n, m in mask.items()} == {n: int(m.sum()) for n, m in ticket.items()}
     same = all(torch.equal(mask[n], ticket[n]) for n in mask)
-    assert same == (arm in ("reinit", "signs"))
+    others = ("random", "shuffled", "oneshot", "oneshot_reinit", "untrained_same_sign", "earlybird", "transferred")
+    assert same == (arm not in others)
 
 
 @pytest.mark.parametrize("arm", CONTROLS)
 def test_a_control_begins_with_the_weights_of_its_name(game, arm):
     start, _ = begin(game, arm)[0]
     theta = game.theta(0)
-    if arm == "signs":
+    if arm in ("signs", "constant"):
         for n in game.shapes:
-            assert torch.equal(start.weights[n].sign(), theta[n].sign())
+            assert torch.equal(start.weights[n].sign(), theta[n].sign()) == (arm == "signs")
             assert len(start.weights[n].abs().unique()) == 1
     else:
         same = all(torch.equal(start.weights[n], theta[n]) for n in game.shapes)
-        assert same == (arm in ("shuffled", "oneshot"))
+        others = ("reinit", "random", "oneshot_reinit", "resampled", "earlybird")
+        assert same == (arm not in others and not arm.startswith("noise"))
 
 
 def test_one_shot_at_level_1_is_the_ticket_and_no_longer_at_level_2(game):
@@ -189,13 +202,13 @@ def test_continued_goes_on_from_what_was_trained(played, game):
 
 
 def test_rewinding_goes_back_to_the_iteration_it_says(tmp_path):
-    lottery = replace(SMALL, rewind=20, levels=1, arms=("ticket",))
+    lottery = replace(SMALL, rewind=20, levels=1, arms=("ticket",), **FEW)
     steps = run(lottery, place_of(tmp_path))
     game = game_of(lottery, tmp_path)
     draw, images = Draw(), game.table.splits.train
     rows = orders(order_seed(draw), len(images), 32, 0, 20)
     options = {"scale": game.table.scale, "shift": game.table.shift, "lit": game.table.lit}
-    early, _ = train_plainly(Snapshot(game.theta(0)), {}, game.table.rule, images, rows, [1.2e-3] * 20, **options)
+    early, _ = train_plainly(Snapshot(game.theta(0)), {}, Rule(), images, rows, [1.2e-3] * 20, **options)
     rewound = game._dense(0).weights(REWOUND)
     assert all(torch.equal(rewound[n], early.weights[n]) for n in rewound)
     assert steps[1].result["first_iteration"] == 20
@@ -214,9 +227,9 @@ def test_threads_and_other_networks_change_nothing(played, tmp_path):
 
 def test_a_longer_ladder_goes_on_from_a_shorter_one(tmp_path):
     place = place_of(tmp_path)
-    short = run(replace(SMALL, arms=("ticket",)), place)
+    short = run(replace(SMALL, arms=("ticket",), **FEW), place)
     before = [s.env["started"] for s in short]
-    longer = run(replace(SMALL, arms=("ticket",), levels=3), place)
+    longer = run(replace(SMALL, arms=("ticket",), levels=3, **FEW), place)
     assert [s.env["started"] for s in longer[:3]] == before
     assert len(longer) == 4
 
@@ -231,7 +244,7 @@ def stopped(lottery, folder, patience):
 
 
 def test_stopping_again_and_again_changes_nothing(tmp_path, played):
-    lottery = replace(SMALL, arms=("ticket", "reinit"), reinits=1)
+    lottery = replace(SMALL, arms=("ticket", "reinit"), reinits=1, **FEW)
     done = next(d for patience in range(3, 99, 4) if (d := stopped(lottery, tmp_path, patience)))
     whole = {s.name: s for s in played[1]}
     assert read(done) == read([whole[s.name] for s in done])
@@ -262,7 +275,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path):
 def test_little_is_left_on_the_disk(played):
     folder, _ = played
     whole = sum(f.stat().st_size for f in folder.rglob("kept.safetensors"))
-    assert whole < 1_200_000  # the dense weights once, bits otherwise, and what `continued` goes on from
+    assert whole < 1_600_000  # the dense weights once, bits, what is gone on from, and one of each pair of twins
 
 
 # --- the crew ---------------------------------------------------------------------------------------------------------
@@ -288,7 +301,7 @@ def test_the_first_failure_ends_all():
 
 def test_pace_counts_what_is_left():
     pace = Pace()
-    lottery = replace(SMALL, arms=("ticket",), levels=1)
+    lottery = replace(SMALL, arms=("ticket",), levels=1, **FEW)
     pace.begin(lottery, {0: 2.0, 1: 1.0}, 2)
     assert (pace.networks, pace.done, pace.seconds_left()) == (2, 0, None)
     pace.tick({"draw": Draw(), "steps": 30, "seconds": 3.0})
@@ -303,7 +316,13 @@ def test_pace_counts_what_is_left():
 
 REFUSED = {
     "arithmetic": (replace(SMALL, precision="bfloat16"), "whose kernels know no other"),
-    "augmented": (lambda: Lottery(data=Data(flip=True)), "data.flip is not for lotteries"),
+    "finetuned without drops": (lambda: Lottery(arms=("ticket", "finetuned")), "the learning rate never drops"),
+    "transferred from nowhere": (lambda: Lottery(arms=("ticket", "transferred")), "go together"),
+    "a source for nothing": (lambda: Lottery(source_lr=0.1), "go together"),
+    "a rate of no layer": (replace(SMALL, rate_layers=("fc9=0.1",)), 'the layer = "fc9"'),
+    "no rate": (lambda: Lottery(rate_layers=("fc1",)), "expected LAYER=RATE"),
+    "a rate too high": (lambda: Lottery(rate_layers=("fc1=1",)), "below 1"),
+    "other images": (lambda: replace(SMALL, source_data="mnist"), "masks are transferred as they are"),
     "no validation": (lambda: Lottery(data=Data(validation=0)), "leaves nothing to stop early by"),
 }
 

@@ -218,10 +218,14 @@ def compare(
 @app.command()
 def lottery(
     what: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="lenet_300_100, conv2, conv4, conv6, or a lottery's RECIPE.toml")
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="lenet_300_100, conv2, conv4, conv6, resnet20, vgg19, ... or a lottery's RECIPE.toml",
+        ),
     ],
     figure: Annotated[
-        str, typer.Option(help="train only what this figure of the paper shows: 1, 3, 4, 5, all")
+        str, typer.Option(help="train only what a figure shows: the paper's 1, 3, 4, 5, 6, 7, 8, or stability; all")
     ] = "all",
     seeds: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="independent lotteries")] = None,
     levels: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="rounds of pruning")] = None,

@@ -20,7 +20,8 @@ FIGURES = {
     "1": ("ticket", "random"),
     "3": ("ticket", "reinit"),
     "4": ("ticket", "reinit", "oneshot"),
-    "5": ("ticket", "reinit"),
+    **dict.fromkeys("5678", ("ticket", "reinit")),
+    "stability": ("ticket", "twin"),
     "all": (),
 }
 """The arms that a figure shows; all: those that the lottery asks for."""

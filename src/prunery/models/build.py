@@ -15,12 +15,24 @@ from .deep import VGG19, resnet18, resnet20
 from .init import initialise_, seeded
 from .own import is_own, own_file, own_network
 from .shadow import probe
-from .small import Conv2, Conv4, Conv6, ConvNet, LeNet5, LeNet300100, Shape
+from .small import (
+    Conv2,
+    Conv2Dropout,
+    Conv4,
+    Conv4Dropout,
+    Conv6,
+    Conv6Dropout,
+    ConvNet,
+    LeNet5,
+    LeNet300100,
+    Shape,
+)  # fmt: skip
 from .weights import fit, read_weights
 
 TORCHVISION = ("vgg16_bn", "mobilenet_v2", "efficientnet_b0")
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet, "lenet_300_100": LeNet300100, "lenet5": LeNet5, "conv2": Conv2, "conv4": Conv4, "conv6": Conv6,
+    "conv2_dropout": Conv2Dropout, "conv4_dropout": Conv4Dropout, "conv6_dropout": Conv6Dropout,
     "resnet20": resnet20, "resnet18": resnet18, "vgg19": VGG19,
     **{name: partial(library.torchvision_network, name) for name in TORCHVISION},
 }  # fmt: skip

@@ -12,7 +12,7 @@ from .blocks import ConvReLUPool
 Shape = tuple[int, int, int]
 NAMES = {
     ConvReLUPool: "conv", nn.Conv2d: "conv", nn.BatchNorm2d: "norm", nn.ReLU: "relu", nn.MaxPool2d: "pool",
-    nn.AdaptiveAvgPool2d: "mean", nn.Flatten: "flatten", nn.Linear: "fc",
+    nn.AdaptiveAvgPool2d: "mean", nn.Flatten: "flatten", nn.Linear: "fc", nn.Dropout: "drop",
 }  # fmt: skip
 
 
@@ -34,10 +34,11 @@ def normed(before: int, after: int) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
 
 
-def dense(*widths: int) -> list[nn.Module]:
-    """Linear layers with a ReLU between them."""
+def dense(*widths: int, dropout: float = 0.0) -> list[nn.Module]:
+    """Linear layers with a ReLU between them, and where it is asked for dropout before each."""
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):
+        layers += [nn.Dropout(dropout)] if dropout else []
         layers += [nn.Linear(before, after), nn.ReLU()]
     return layers[:-1]
 
@@ -71,6 +72,7 @@ class VGGLike(Chain):
     """Pairs of 3x3 convolutions with a max-pool after each pair, then 256 and 256 units."""
 
     widths: tuple[int, ...] = ()
+    dropout = 0.0
 
     def __init__(self, input: Shape, classes: int) -> None:
         _at_least(input, 2 ** len(self.widths), type(self).__name__.lower())
@@ -81,7 +83,7 @@ class VGGLike(Chain):
             layers += [nn.Conv2d(after, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
             before = after
         height, width = (side // 2 ** len(self.widths) for side in input[1:])
-        super().__init__([*layers, *dense(before * height * width, 256, 256, classes)])
+        super().__init__([*layers, *dense(before * height * width, 256, 256, classes, dropout=self.dropout)])
 
 
 class Conv2(VGGLike):
@@ -94,6 +96,20 @@ class Conv4(VGGLike):
 
 class Conv6(VGGLike):
     widths = (64, 128, 256)
+
+
+class Conv2Dropout(Conv2):
+    """With the paper's dropout; where it lies the paper does not say."""
+
+    dropout = 0.5
+
+
+class Conv4Dropout(Conv4):
+    dropout = 0.5
+
+
+class Conv6Dropout(Conv6):
+    dropout = 0.5
 
 
 def _at_least(input: Shape, side: int, name: str) -> None:

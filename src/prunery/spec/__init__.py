@@ -2,7 +2,7 @@
 
 from .check import check
 from .errors import Refused, choose, install, quote
-from .lottery import Draw, Lottery
+from .lottery import SOURCE, Draw, Lottery, own_rates
 from .lottery_file import LOTTERIES, read_lottery
 from .names import Node, chosen, digest
 from .recipe import Recipe, Stage, in_a_row, read_recipe, recipe
@@ -25,8 +25,8 @@ from .steps import (
 from .toml import build, dumps, loads, plain, read_toml
 
 __all__ = [
-    "LOTTERIES", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune", "Quantize",
-    "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen", "digest",
-    "dumps", "helps", "hints", "in_a_row", "install", "loads", "plain", "quote", "read_lottery", "read_recipe",
-    "read_toml", "recipe",
+    "LOTTERIES", "SOURCE", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune",
+    "Quantize", "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen",
+    "digest", "dumps", "helps", "hints", "in_a_row", "install", "loads", "own_rates", "plain", "quote", "read_lottery",
+    "read_recipe", "read_toml", "recipe",
 ]  # fmt: skip

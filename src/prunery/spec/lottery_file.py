@@ -22,13 +22,37 @@ def _conv(name: str, steps: int, lr: float, rate_conv: float) -> Lottery:
     return replace(CONV, model=Model(name=name, init="glorot_normal"), steps=steps, lr=lr, rate_conv=rate_conv)
 
 
+CONV6 = _conv("conv6", 30_000, 3e-4, 0.15)
+DEEP = replace(
+    CONV, data=replace(CONV.data, flip=True, crop=4), optimizer="sgd", momentum=0.9, weight_decay=1e-4, scope="global",
+    rate_conv=0.2, rate_fc=0.0, rate_output=0.0,
+)  # fmt: skip
+RESNET = replace(
+    DEEP, model=Model(name="resnet20", init="glorot_normal"), steps=30_000, batch=128, lr=0.1, drops=(20_000, 25_000),
+    marks=(10_000, 20_000, 30_000), rate_layers=("layer2.0.shortcut.0=0", "layer3.0.shortcut.0=0"),
+)  # fmt: skip
+VGG = replace(
+    DEEP, model=Model(name="vgg19", init="glorot_normal"), steps=112_480, batch=64, lr=0.1, drops=(56_240, 84_360),
+    marks=(30_000, 60_000, 112_400),
+)  # fmt: skip
 LOTTERIES: dict[str, Lottery] = {
     "lenet_300_100": Lottery(),
     "conv2": _conv("conv2", 20_000, 2e-4, 0.1),
     "conv4": _conv("conv4", 25_000, 3e-4, 0.1),
-    "conv6": _conv("conv6", 30_000, 3e-4, 0.15),
+    "conv6": CONV6,
+    "conv6_as_printed": replace(CONV6, rate_layers=("conv1=0.2", "conv2=0.2"), rate_output=0.2),
+    "conv2_dropout": _conv("conv2_dropout", 60_000, 3e-4, 0.1),
+    "conv4_dropout": _conv("conv4_dropout", 75_000, 2e-4, 0.1),
+    "conv6_dropout": _conv("conv6_dropout", 90_000, 2e-4, 0.15),
+    "resnet20": RESNET,
+    "resnet20_low_rate": replace(RESNET, lr=0.01),
+    "resnet20_warmup": replace(RESNET, lr=0.03, warmup=20_000),
+    "vgg19": VGG,
+    "vgg19_low_rate": replace(VGG, lr=0.01),
+    "vgg19_warmup": replace(VGG, warmup=10_000),
 }
-"""The paper's, by the name of its network."""
+"""The paper's, by the name of the network, and of what is different. Of Conv-6 the paper prints shares of the weights
+that follow from another rule than the one it states; ResNet-20 and VGG-19 are trained in three ways (figures 7, 8)."""
 
 
 def read_lottery(what: str, settings: list[str] | tuple[str, ...] = ()) -> Lottery:

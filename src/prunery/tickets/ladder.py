@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..masks import Mask, size
 from ..pruning import best
-from ..spec import Lottery
+from ..spec import Lottery, choose, own_rates
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The prunable weights by name, the network's last layer last."""
@@ -19,19 +19,31 @@ def kinds(shapes: Shapes) -> dict[str, str]:
     return inner | dict.fromkeys(list(shapes)[-1:], "output")
 
 
+def rated(shapes: Mapping[str, object], lottery: Lottery) -> dict[str, float]:
+    """The layers with a rate of their own, by the names of their weights; names that there are not are refused."""
+    layers = {n.removesuffix(".weight"): n for n in shapes}
+    rates = own_rates(lottery.rate_layers)
+    return {layers[choose(layer, layers, "lottery.rate_layers: the layer")]: rate for layer, rate in rates.items()}
+
+
 def counts(shapes: Shapes, lottery: Lottery, level: int) -> dict[tuple[str, ...], int]:
     """The weights that are left at a level, for each group of layers that are ranked together."""
-    found = kinds(shapes)
-    sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
-    together = {name: name if lottery.scope == "layer" else kind for name, kind in found.items()}
-    groups = {tuple(n for n in shapes if together[n] == t): found[n] for n, t in together.items()}
-    return {group: _left(sum(sizes[n] for n in group), lottery, kind, level) for group, kind in groups.items()}
-
-
-def _left(weights: int, lottery: Lottery, kind: str, level: int) -> int:
-    """Counted from all of them, so that rounding does not add up; one stays."""
+    found, own = kinds(shapes), rated(shapes, lottery)
     rates = {"conv": lottery.rate_conv, "fc": lottery.rate_fc, "output": lottery.rate_output}
-    return max(1, round(weights * (1 - rates[kind]) ** level))
+    sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+    together = {name: name if lottery.scope == "layer" or name in own else kind for name, kind in found.items()}
+    groups: dict[str, list[str]] = {}
+    for name, group in together.items():
+        groups.setdefault(group, []).append(name)
+    return {
+        tuple(names): _left(sum(sizes[n] for n in names), own.get(names[0], rates[found[names[0]]]), level)
+        for names in groups.values()
+    }
+
+
+def _left(weights: int, rate: float, level: int) -> int:
+    """Counted from all of them, so that rounding does not add up; one stays."""
+    return max(1, round(weights * (1 - rate) ** level))
 
 
 def density(shapes: Shapes, lottery: Lottery, level: int) -> float:

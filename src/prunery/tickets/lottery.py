@@ -24,28 +24,58 @@ from ..spec import Draw, Lottery, Node, Refused, Train, in_a_row, quote
 from ..train import Stopped, Ways, evaluate
 from ..train.loop import derived
 from .arms import CONTROLS, STRATEGIES, Begun, Hand, Weights
+from .connect import barrier
 from .crew import Crew, Task
-from .fcsteps import Snapshot, affine, chain
+from .early import settled
+from .fcsteps import affine, chain
 from .imp import imp
 from .kept import LEFT, REWOUND, WHOLE, Kept, keep
-from .ladder import counts, density, pruned
+from .ladder import counts, density, pruned, rated
 from .pace import Pace, effort
+from .start import Start
+from .table import Table
 from .torchsteps import trainable
-from .trial import Start, Table, Trial
+from .trial import Final, Trial, order_seed
 
 FOLDER = "lottery"
 """inside the folder of runs"""
 AGREE = 1e-3
 
 
+VARIED = ("flip", "crop", "cutout", "resize")
+"""What the kernels do not do to images."""
+BARRED = "barrier"
+
+
 def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
     """Every network of a lottery, in the order of `lottery.draws()`; what is there already is not made again."""
     with one_thread():  # networks train side by side
         table = set_up(lottery, place)
-        threads = place.ways.threads or len(os.sched_getaffinity(0))
-        game = Game(table, place, Crew(threads), pace or Pace())
+        source = None
+        if "transferred" in lottery.arms:
+            there = set_up(lottery.source(), place)
+            alike(table, there)
+            place.say(f"first the tickets of {there.lottery.data.name} that are transferred")
+            source = _game(there, place, pace, None)
+            source.play()
+        game = _game(table, place, pace, source)
         game.play()
     return [Step(game.runs.path(game.node(draw))) for draw in table.lottery.draws()]
+
+
+def _game(table: Table, place: Place, pace: Pace | None, source: "Game | None") -> "Game":
+    threads = place.ways.threads or len(os.sched_getaffinity(0))
+    return Game(table, place, Crew(threads), pace or Pace(), source)
+
+
+def alike(table: Table, source: Table) -> None:
+    """Masks go from one network to the other, so both have to be the same."""
+    one, other = ((t.lottery.model.input, t.lottery.model.classes) for t in (table, source))
+    if one != other:
+        names = [t.lottery.data.name for t in (table, source)]
+        texts = ["x".join(map(str, shape)) + f" in {classes} classes" for shape, classes in (one, other)]
+        seen = f"lottery: {names[0]} has images of {texts[0]}, {names[1]} of {texts[1]}"
+        raise Refused(f"{seen}; expected the same of both: masks are transferred as they are")
 
 
 def set_up(lottery: Lottery, place: Place) -> Table:
@@ -57,10 +87,11 @@ def set_up(lottery: Lottery, place: Place) -> Table:
         raise Refused("lottery: no image is held out to stop early by; set data.validation to 1 or more")
     network = models.build(lottery.model, 0)
     trainable(network)
+    rated(prunable(network), lottery)
     table, why = _by_kernels(lottery, splits, network)
     if table is None:
         place.say(f"{lottery.model.name} trains in PyTorch, as {why}")
-        return Table(lottery, splits, network=network)
+        return Table(lottery, splits, network)
     if lottery.precision != "float32":
         seen = f"lottery.precision = {quote(lottery.precision)} is for networks that PyTorch trains"
         raise Refused(f"{seen}; expected float32 for {lottery.model.name}, whose kernels know no other")
@@ -69,7 +100,12 @@ def set_up(lottery: Lottery, place: Place) -> Table:
 
 def _by_kernels(lottery: Lottery, splits: Splits, network: nn.Module) -> tuple[Table | None, str]:
     """The table for the kernels of linear layers with a ReLU between them; nothing, and why, where they do not fit."""
+    varied = [n for n in VARIED if getattr(lottery.data, n)]
     scaling = affine(splits)
+    if varied:
+        return None, f"data.{varied[0]} changes images on the way"
+    if any(isinstance(m, nn.Dropout) for m in network.modules()):
+        return None, "it drops units while it trains"
     if scaling is None:
         return None, f"data.scaling = {quote(splits.spec.scaling)} scales every image by itself"
     try:
@@ -77,9 +113,9 @@ def _by_kernels(lottery: Lottery, splits: Splits, network: nn.Module) -> tuple[T
     except Refused as error:
         return None, str(error).partition(";")[0]
     lit = int(torch.count_nonzero(splits.train.x)) / splits.train.x.numel()
-    table = Table(lottery, splits, *scaling, lit=lit)
+    table = Table(lottery, splits, network, *scaling, lit=lit)
     few = splits.validation.at(torch.arange(min(64, len(splits.validation))))
-    theirs, ours = evaluate(network, few, splits), table.replica(Snapshot(network.state_dict()), {}).evaluate(few)
+    theirs, ours = evaluate(network, few, splits), table.replica(Start(network.state_dict()), {}, 0).evaluate(few)
     assert theirs is not None
     assert ours is not None
     if abs(ours.loss - theirs.loss) > AGREE * max(1.0, theirs.loss):  # the network itself says what it computes
@@ -90,8 +126,10 @@ def _by_kernels(lottery: Lottery, splits: Splits, network: nn.Module) -> tuple[T
 class Game:
     """The networks of one lottery and the threads that make them."""
 
-    def __init__(self, table: Table, place: Place, crew: Crew, pace: Pace) -> None:
+    def __init__(self, table: Table, place: Place, crew: Crew, pace: Pace, source: "Game | None" = None) -> None:
         self.table, self.lottery, self.place, self.crew, self.pace = table, table.lottery, place, crew, pace
+        self.source = source
+        """whose tickets are transferred"""
         self.runs = Runs(place.runs.root / FOLDER)
         self.root = Node(self.lottery.rules())
         self.drawing = threading.Lock()
@@ -125,7 +163,7 @@ class Game:
     @cached_property
     def efforts(self) -> dict[int, float]:
         """What a step costs at each level."""
-        if self.table.network is not None:  # PyTorch multiplies by zeros too
+        if not self.table.by_kernels:  # PyTorch multiplies by zeros too
             return dict.fromkeys(range(self.lottery.levels + 1), 1.0)
         weights = sum(torch.Size(s).numel() for s in self.shapes.values())
         left = {v: sum(counts(self.shapes, self.lottery, v).values()) for v in range(self.lottery.levels + 1)}
@@ -135,6 +173,10 @@ class Game:
         """A network's place in the tree: it comes from the one whose mask it wears."""
         if draw.level == 0:
             return Node(draw, self.root)
+        if draw.arm == "transferred":
+            assert self.source is not None
+            theirs = self.source.node(Draw(level=draw.level - 1, seed=draw.seed))
+            return Node(replace(draw, source=theirs.name), self.node(Draw(seed=draw.seed)))
         arm = draw.arm if draw.arm in STRATEGIES and draw.level > 1 else "ticket"
         return Node(draw, self.node(Draw(arm=arm, level=draw.level - 1, seed=draw.seed)))
 
@@ -162,23 +204,33 @@ class Game:
             _, mask, _ = next(levels)
             if level < self.lottery.levels:
                 yield self._level(arm, seed, level + 1, levels)
-            if arm == "ticket" and level:
+            if arm == "ticket":
                 yield from self._controls(seed, level, mask)
-            elif arm == "ticket":
+            if arm == "ticket" and not level:
                 others = [a for a in self.lottery.arms if a in STRATEGIES and a != "ticket"]
                 yield from (self._chain(a, seed) for a in others)
 
         return Task(sum(self.efforts[v] for v in range(level, self.lottery.levels + 1)), act)
 
     def _controls(self, seed: int, level: int, mask: Mask) -> Iterator[Task]:
-        for arm in (a for a in self.lottery.arms if a in CONTROLS):
-            for number in self.lottery.numbers(arm):
-                draw = Draw(arm=arm, level=level, seed=seed, number=number)
-                yield Task(self.efforts[level], partial(self._control, draw, mask))
+        arms = [a for a in self.lottery.arms if a in CONTROLS]
+        for arm in arms if level else [a for a in arms if a == "twin"]:
+            draws = [Draw(arm=arm, level=level, seed=seed, number=n) for n in self.lottery.numbers(arm)]
+            if arm == "twin":
+                yield self._in_turn(draws, mask)
+            else:
+                yield from (self._in_turn([draw], mask) for draw in draws)
 
-    def _control(self, draw: Draw, mask: Mask) -> tuple[()]:
-        self._once(draw, lambda: CONTROLS[draw.arm](self._hand(draw, mask)))
-        return ()
+    def _in_turn(self, draws: list[Draw], mask: Mask) -> Task:
+        """Networks that wait for each other."""
+        draw, *rest = draws
+
+        def act() -> Iterator[Task]:
+            self._once(draw, lambda: CONTROLS[draw.arm](self._hand(draw, mask)))
+            if rest:
+                yield self._in_turn(rest, mask)
+
+        return Task(self.efforts[draw.level] * len(draws), act)
 
     # --- one network --------------------------------------------------------------------------------------------------
 
@@ -196,24 +248,46 @@ class Game:
         start, mask = begin()
         trial = Trial(self.table, draw, start, mask, work)
         final = trial.run(self.ways)
+        self._leave(draw, mask, final, work)
+        work.notes["cpu_seconds"] = {what: round(seconds, 3) for what, seconds in trial.cost.items()}
+        work.result(final.record | self._beside(draw, mask, final))
+
+    def _leave(self, draw: Draw, mask: Mask, final: Final, work: Work) -> None:
+        """What others begin with, or are compared with."""
         if draw.arm in STRATEGIES:
             parts: dict[str, Any] = {WHOLE: final.weights, REWOUND: final.rewound} if draw.level == 0 else {}
-            if draw.arm == "continued":
+            if draw.arm != "ticket":
                 parts[LEFT] = final.weights
             keep(work.folder, pruned(final.weights, mask, self.lottery, draw.level + 1), parts)
-        work.notes["cpu_seconds"] = {what: round(seconds, 3) for what, seconds in trial.cost.items()}
-        work.result(final.record)
+        elif draw.arm == "twin" and draw.number == 0:
+            keep(work.folder, mask, {LEFT: final.weights})
+
+    def _beside(self, draw: Draw, mask: Mask, final: Final) -> dict[str, Any]:
+        """What a network is compared with when both are there."""
+        if draw.arm != "twin" or draw.number == 0:
+            return {}
+        other = self._kept(self._step(replace(draw, number=0))).weights(LEFT)
+        return {BARRED: barrier(self.table, mask, other, final.weights)}
 
     def _hand(self, draw: Draw, mask: Mask) -> Hand:
-        purpose = f"{draw.arm} {draw.level} {draw.number}"
+        purpose, seed = f"{draw.arm} {draw.level} {draw.number}", draw.seed
+        theta, order = self.theta(seed), order_seed(Draw(seed=seed))
+        prune = lambda weights: pruned(weights, self.whole, self.lottery, draw.level)  # noqa: E731
         return Hand(
             mask=mask,
-            first=self._first(draw.seed),
-            theta=self.theta(draw.seed),
-            oneshot=lambda: pruned(self._dense(draw.seed).weights(WHOLE), self.whole, self.lottery, draw.level),
-            fresh=lambda: self._drawn(derived(draw.seed, f"weights {purpose}")),
-            rng=torch.Generator().manual_seed(derived(draw.seed, f"places {purpose}")),
+            first=self._first(seed),
+            theta=theta,
+            dense=lambda: self._dense(seed).weights(WHOLE),
+            pruned=prune,
+            early=lambda: settled(self.table, theta, order, prune, self.ways.stopping),
+            source=lambda: self._source(seed, draw.level),
+            fresh=lambda: self._drawn(derived(seed, f"weights {purpose}")),
+            rng=torch.Generator().manual_seed(derived(seed, f"places {purpose}")),
         )
+
+    def _source(self, seed: int, level: int) -> Mask:
+        assert self.source is not None
+        return self.source._kept(self.source._step(Draw(level=level - 1, seed=seed))).mask()
 
     def _first(self, seed: int) -> Start:
         """What tickets go back to."""
@@ -222,7 +296,11 @@ class Game:
         return Start(self._dense(seed).weights(REWOUND), self.lottery.rewind)
 
     def _dense(self, seed: int) -> Kept:
-        return self._kept(Step(self.runs.path(self.node(Draw(seed=seed)))))
+        return self._kept(self._step(Draw(seed=seed)))
+
+    def _step(self, draw: Draw) -> Step:
+        """A network that is there."""
+        return Step(self.runs.path(self.node(draw)))
 
     def _kept(self, step: Step) -> Kept:
         return Kept(step.folder, list(self.theta(0)), self.shapes)

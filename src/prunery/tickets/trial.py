@@ -6,58 +6,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data import Images, Splits
+from ..data import Images
 from ..masks import Mask, kept, size
 from ..runs import Work
-from ..spec import Draw, Lottery
+from ..spec import Draw
 from ..train import Stopped, Ways
 from ..train.loop import derived
 from .curve import WINDOWS, Curve, Watch
-from .fcsteps import Replica, Rule, Snapshot, orders
-from .torchsteps import TorchReplica
+from .fcsteps import Snapshot
+from .start import Start
+from .table import Table
 
-BLOCK = 2000
-"""steps whose batches are drawn in one go"""
 PARTS = {"weights": "weights:", "first": "first:", "second": "second:"}
 """of a snapshot in a checkpoint"""
 REWOUND = "rewound:"
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a network begins."""
-
-    weights: dict[str, Tensor]
-    iteration: int = 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """What all networks of a lottery share."""
-
-    lottery: Lottery
-    splits: Splits
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-    """of every pixel, for the kernels of linear layers"""
-    lit: float = 0.0
-    """share of the pixels that are not black, which decides about kernels"""
-    network: nn.Module | None = None
-    """of networks that PyTorch trains; their weights are others"""
-
-    @property
-    def rule(self) -> Rule:
-        return Rule(self.lottery.optimizer, momentum=self.lottery.momentum)
-
-    def replica(self, snapshot: Snapshot, mask: Mask) -> Replica | TorchReplica:
-        """A network in training."""
-        if self.network is not None:
-            return TorchReplica(self.network, snapshot, mask, self.lottery, self.splits)
-        options: dict[str, Any] = {"scale": self.scale, "shift": self.shift, "lit": self.lit}
-        return Replica(snapshot, mask, self.rule, self.lottery.batch, **options)
 
 
 @dataclass(frozen=True)
@@ -80,11 +44,10 @@ class Trial:
 
     def __init__(self, table: Table, draw: Draw, start: Start, mask: Mask, work: Work) -> None:
         self.table, self.draw, self.start, self.mask, self.work = table, draw, start, mask, work
+        self.last = table.lottery.steps if start.until is None else start.until
         self.curve, self.cost = Curve(), dict.fromkeys(("train", "validation", "test"), 0.0)
         self.rewound: dict[str, Tensor] = {}
-        self.batches = torch.empty(0, table.lottery.batch, dtype=torch.int32)
-        self.drawn = 0  # the iteration that the first of them belongs to
-        self.replica = table.replica(self._restored() or Snapshot(start.weights), mask)
+        self.replica = table.replica(start, mask, order_seed(draw), self._restored())
         self.watch = Watch(self.curve.val_loss)
         self.saved = time.monotonic()
 
@@ -96,10 +59,13 @@ class Trial:
     def run(self, ways: Ways) -> Final:
         """To the last iteration; Stopped, with a checkpoint, when somebody asks for it."""
         lottery = self.table.lottery
-        ways.tick({"draw": self.draw, "steps": self.replica.step, "seconds": 0.0})
-        while self.iteration < lottery.steps:
+        skipped = self.start.iteration + lottery.steps - self.last
+        ways.tick({"draw": self.draw, "steps": self.replica.step + skipped, "seconds": 0.0})
+        if self.iteration == self.last and not self.curve.iteration:
+            self._look()  # at what is not trained
+        while self.iteration < self.last:
             began, before = time.perf_counter(), self.iteration
-            self._advance(min(lottery.steps, before - before % lottery.every + lottery.every))
+            self._advance(min(self.last, before - before % lottery.every + lottery.every))
             self._look()
             spent = time.perf_counter() - began
             ways.tick({"draw": self.draw, "steps": self.iteration - before, "seconds": spent})
@@ -108,17 +74,10 @@ class Trial:
         return Final(weights, self.rewound, self._record())
 
     def _advance(self, until: int) -> None:
-        steps = until - self.iteration
+        lottery, steps = self.table.lottery, range(self.iteration, until)
+        rates = [lottery.last_rate if self.start.slow else lottery.rate(i) for i in steps]
         with self._costs("train"):
-            self.replica.train(self.table.splits.train, self._batches(steps), [self.table.lottery.lr] * steps)
-
-    def _batches(self, steps: int) -> Tensor:
-        first = self.iteration - self.drawn
-        if first + steps > len(self.batches):
-            images, batch = len(self.table.splits.train), self.table.lottery.batch
-            self.batches = orders(order_seed(self.draw), images, batch, self.iteration, max(BLOCK, steps))
-            self.drawn, first = self.iteration, 0
-        return self.batches[first : first + steps]
+            self.replica.advance(self.iteration, rates)
 
     def _look(self) -> None:
         """At the validation images; at the test images where a figure, or early stopping, may ask for them."""
@@ -128,7 +87,8 @@ class Trial:
         assert seen is not None
         self.curve.look(at, seen.loss, seen.hits)
         shown = self.draw.level in lottery.curve_levels and at <= lottery.curve_steps
-        if self.watch.improves(self.curve.val_loss) or shown or at == lottery.steps:
+        shown = shown or at in lottery.marks or at == self.last
+        if self.watch.improves(self.curve.val_loss) or shown:
             with self._costs("test"):
                 self.curve.test(at, self._hits(self.table.splits.test))
         if at == lottery.rewind:

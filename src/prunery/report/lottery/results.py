@@ -36,6 +36,22 @@ def end_train_accuracy(record: Record) -> float:
     return 100 * record["end"]["train_accuracy"]
 
 
+def stop_val_accuracy(stop: str) -> Metric:
+    """Validation accuracy at the early stop, in percent."""
+
+    def metric(record: Record) -> float:
+        curve = record["curve"]
+        at = curve["iteration"].index(record["early_stop"][stop]["iteration"])
+        return 100 * curve["val_hits"][at] / record["images"]["validation"]
+
+    return metric
+
+
+def barrier_height(record: Record) -> float:
+    """How far the worst point between two twins is above their mean error, in percent of the test images."""
+    return 100 * record["barrier"]["height"]
+
+
 def followed(record: Record) -> dict[int, float]:
     """Test accuracy, in percent, at every iteration at which the test images were looked at."""
     curve, images = record["curve"], record["images"]["test"]
@@ -80,7 +96,8 @@ class Results:
         """By arm and level; level 0 is every arm's."""
         found: dict[tuple[str, int], list[Record]] = {}
         for record in self.records:
-            arms = self.arms if record["level"] == 0 else [record["arm"]]
+            dense = record["level"] == 0 and record["arm"] == "ticket"
+            arms = [a for a in self.arms if self.has_dense(a)] if dense else [record["arm"]]
             for arm in arms:
                 found.setdefault((arm, record["level"]), []).append(record)
         return found
@@ -88,6 +105,15 @@ class Results:
     @cached_property
     def arms(self) -> list[str]:
         return list(dict.fromkeys(r["arm"] for r in self.records))
+
+    @staticmethod
+    def has_dense(arm: str) -> bool:
+        """Whether the dense network is its level 0: twins have their own, and what is not trained has none."""
+        return arm not in ("twin", "untrained", "untrained_same_sign", "supermask")
+
+    def barred(self, level: int) -> list[Record]:
+        """The twins of a level that know how far it is to the other."""
+        return [r for r in self.groups.get(("twin", level), []) if "barrier" in r]
 
     @cached_property
     def percents(self) -> dict[int, float]:

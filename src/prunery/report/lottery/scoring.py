@@ -8,6 +8,7 @@ from .results import (
     Metric,
     Results,
     accuracy_at,
+    end_accuracy,
     end_train_accuracy,
     stop_accuracy,
     stop_iteration,
@@ -114,22 +115,71 @@ def best_gain(metric: Callable[[str], Metric], least: float, most: float, holds:
     return score
 
 
-def fall(results: Results, arm: str, stop: str) -> float:
+def level_of(which: Which, metric: Callable[[str], Metric], holds: Callable[[Interval], bool]) -> Scorer:
+    """An arm's mean at a level."""
+
+    def score(results: Results, stop: str) -> Score | None:
+        place = _place(results, which)
+        if place is None:
+            return None
+        found = Interval.of(results.by_seed(*place, metric(stop)).values())
+        return Score(found, holds(found))
+
+    return score
+
+
+def best(metric: Callable[[str], Metric], least: float, holds: Callable[[Interval], bool], most: float = 100) -> Scorer:
+    """The largest mean of the tickets within a part of the ladder, which has to be there as a whole."""
+
+    def score(results: Results, stop: str) -> Score | None:
+        levels = results.levels("ticket", least, most)
+        if not levels or min(results.percents.values()) > least * 1.25:
+            return None
+        means = {v: Interval.of(results.by_seed("ticket", v, metric(stop)).values()) for v in levels}
+        level = max(means, key=lambda v: means[v].mean)
+        return Score(means[level], holds(means[level]), f"at {results.percents[level]:.1f} % of the weights")
+
+    return score
+
+
+def lead(least: float, most: float, holds: Callable[[Interval], bool]) -> Scorer:
+    """Points at the end that tickets have over reinitialised ones, the mean of a part of the ladder."""
+
+    def score(results: Results, stop: str) -> Score | None:
+        levels = [v for v in results.levels("reinit", least, most) if v]
+        if not levels or min(results.percents.values()) > least * 1.25:
+            return None
+        found = Interval.of(_gaps(results, "ticket", "reinit", levels, end_accuracy))
+        return Score(found, holds(found), f"mean of {len(levels)} levels")
+
+    return score
+
+
+def _gaps(results: Results, one: str, other: str, levels: list[int], metric: Metric) -> list[float]:
+    """What one arm has over another, the mean over levels, seed by seed."""
+    each = [[results.by_seed(arm, v, metric) for v in levels] for arm in (one, other)]
+    return [sum(a[s] - b[s] for a, b in zip(*each, strict=True)) / len(levels) for s in results.seeds]
+
+
+def fall(results: Results, arm: str, metric: Metric, slack: float = 0.0) -> float:
     """The share of the weights from which on an arm is less accurate than the dense network; 0 where it never is."""
-    whole = Interval.of(results.by_seed(*DENSE, stop_accuracy(stop)).values()).mean
+    whole = Interval.of(results.by_seed(*DENSE, metric).values()).mean - slack
     fallen = 0.0
     for level in reversed(results.levels(arm)):
-        if Interval.of(results.by_seed(arm, level, stop_accuracy(stop)).values()).mean >= whole:
+        if Interval.of(results.by_seed(arm, level, metric).values()).mean >= whole:
             break
         fallen = results.percents[level]
     return fallen
 
 
-def falls(arm: str, low: float, high: float, reach: float, last_above: bool = False) -> Scorer:
+def falls(
+    arm: str, low: float, high: float, reach: float, last_above: bool = False,
+    metric: Callable[[str], Metric] = stop_accuracy, slack: float = 0.0,
+) -> Scorer:  # fmt: skip
     """Where accuracy falls below the dense network's for good; the range is that of leaving out a seed."""
 
     def edge(results: Results, stop: str) -> float:
-        fallen = fall(results, arm, stop)
+        fallen = fall(results, arm, metric(stop), slack)
         above = [p for p in results.percents.values() if p > fallen]
         return min(above, default=100.0) if last_above else fallen
 
@@ -212,7 +262,5 @@ def above_random(results: Results, stop: str) -> Score | None:
     levels = [v for v in results.levels("reinit", 2, 25) if ("random", v) in results.groups]
     if not levels or min(results.percents.values()) > 2.5:
         return None
-    each = [[results.by_seed(arm, v, stop_accuracy(stop)) for v in levels] for arm in ("reinit", "random")]
-    gaps = [sum(a[s] - b[s] for a, b in zip(*each, strict=True)) / len(levels) for s in results.seeds]
-    found = Interval.of(gaps)
+    found = Interval.of(_gaps(results, "reinit", "random", levels, stop_accuracy(stop)))
     return Score(found, found.mean > 0, f"mean of {len(levels)} levels")
