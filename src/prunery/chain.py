@@ -189,6 +189,8 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
         network = skeleton(model)
         if "architecture" in about:
             models.reshape_(network, about["architecture"])
+        if "quantised" in about:
+            quantize.wear_(network, quantize.plan_of(about["quantised"], "the file"))
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
     models.fit(network, state.weights, str(path), head=False)
@@ -236,9 +238,10 @@ def make(node: Node, place: Place, work: Work) -> None:
 
 
 def _architecture(network: nn.Module, model: Model) -> dict[str, Any]:
-    """What surgery has made of the network, for its file to say; nothing where it is as it was built."""
-    now = models.describe(network)
-    return {"architecture": now} if now != models.describe(skeleton(model)) else {}
+    """What surgery and quantisation have made of the network, for its file to say; nothing where it is as built."""
+    now, bits = models.describe(network), quantize.described(network)
+    told = {"architecture": now} if now != models.describe(skeleton(model)) else {}
+    return told | ({"quantised": bits} if bits else {})
 
 
 def _root(node: Node) -> Init:
@@ -364,6 +367,7 @@ def _reset(spec: Reset, given: Given) -> Made:
 
 
 def _shrink(spec: Shrink, given: Given) -> Made:
+    _unquantised(given.network, "shrink")
     network, masks = pruning.shrink(given.network.cpu(), given.state.masks, given.example.cpu(), spec.multiple)
     if spec.fold:
         network = pruning.fold_batchnorm(network, given.example.cpu())
@@ -371,6 +375,7 @@ def _shrink(spec: Shrink, given: Given) -> Made:
 
 
 def _factorise(spec: Factorise, given: Given) -> Made:
+    _unquantised(given.network, "factorise")
     network = pruning.factorise(given.network.cpu(), given.example.cpu(), layers=spec.layers, **{spec.by: spec.keep})
     parameters = dict(network.named_parameters())
     masks = {n: m for n, m in given.state.masks.items() if n in parameters and parameters[n].shape == m.shape}
@@ -383,11 +388,36 @@ def masked(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor]) -> d
 
 
 def _quantize(spec: Quantize, given: Given) -> Made:
-    rounded, scales = quantize.quantize(prunable(given.network), spec.bits, spec.per)
-    return State(given.state.weights | rounded, given.state.masks, scales), {}
+    if not spec.activations:
+        _unquantised(given.network, "quantize")
+        rounded, scales = quantize.quantize(prunable(given.network), spec.bits, spec.per)
+        return State(given.state.weights | rounded, given.state.masks, scales), {}
+    network = given.network.cpu()
+    network.load_state_dict(given.state.weights)
+    plan = quantize.planned(network, spec)
+    order = torch.randperm(len(given.splits.train.y), generator=torch.Generator().manual_seed(derived(0, "images")))
+    chosen = order[: spec.batches * spec.batch].split(spec.batch)
+    batches = (data.inputs(given.splits.train.x[part], given.splits).cpu() for part in chosen)
+    quantize.quantised_(network, plan, batches)
+    return State(network.state_dict(), given.state.masks), {"network": network}
+
+
+def _unquantised(network: nn.Module, what: str) -> None:
+    """Steps that know nothing of quantised layers."""
+    layers = quantize.quantised_layers(network)
+    if layers:
+        seen = f"{what}: {next(iter(layers))} is quantised already"
+        raise Refused(f"{seen}; put the step before quantize, or set quantize.activations to change the bits")
 
 
 def _pack(spec: Pack, given: Given) -> Made:
+    if quantize.quantised_layers(given.network):
+        given.network.load_state_dict(given.state.weights)
+        norms = dict(pruning.pairs(given.network.cpu().eval(), given.example.cpu(), quantize.is_quantised))
+        network = quantize.folded(given.network, norms)
+        ones_ = {f"{n}.weight": torch.ones(1) for n in quantize.quantised_layers(network)}
+        state = State(network.state_dict(), given.state.masks, ones_)
+        return unpack(pack(state, spec.values == "float16")), {"network": network}
     return unpack(pack(given.state, spec.values == "float16")), {}
 
 

@@ -15,7 +15,7 @@ def weights():
     return found
 
 
-BITS = hints(Quantize)["bits"].__args__
+BITS = [b for b in hints(Quantize)["bits"].__args__ if b > 1]  # a single bit needs learned scales
 PER = hints(Quantize)["per"].__args__
 
 

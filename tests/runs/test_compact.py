@@ -58,10 +58,29 @@ def test_integers_are_exact(shape, per, bits, tmp_path):
     state = State(state.weights | rounded, state.masks, scales)
     packed = pack(state)
     again = through_a_file(packed, tmp_path / "x.safetensors")
-    assert packed["values:w"].dtype == torch.int8
+    if bits == 8:
+        assert packed["values:w"].dtype == torch.int8
+    else:
+        assert packed["values:w"].numel() <= -(-int(state.masks["w"].sum()) * bits // 8)
     assert torch.equal(again.weights["w"], rounded["w"])
     same(again.scales, scales)
     same(again.masks, state.masks)
+
+
+@pytest.mark.parametrize("about", [[9, 0, 10], [0, 0, 10], [2, 200, 10], [2, -1, -10], [2], [2, -1, 9000]])
+def test_damaged_low_bits_are_refused(about, tmp_path):
+    weight = torch.tensor([-1.0, 0, 1, 1, 0, -1, 0, 0, 1, 0])
+    packed = pack(State({"w": weight}, {}, {"w": torch.ones(1)}))
+    packed["low:w"] = torch.tensor(about)
+    with pytest.raises(Refused, match="is damaged"):
+        through_a_file(packed, tmp_path / "x.safetensors")
+
+
+def test_bfloat16_is_kept_where_it_is_exact(tmp_path):
+    small = (torch.tensor([1e-6, 3e-5, 1.0]) * 1.1).bfloat16().float()
+    again = through_a_file(pack(State({"w": small})), tmp_path / "x.safetensors")
+    same(again.weights, {"w": small})
+    assert pack(State({"w": small}))["values:w"].element_size() == 2
 
 
 def test_what_half_precision_cannot_hold_stays_as_it_is(tmp_path):

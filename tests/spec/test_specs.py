@@ -273,10 +273,16 @@ def test_a_new_field_inside_a_nested_spec_renames_nothing():
 @pytest.mark.parametrize(("cls", "name"), FIELDS, ids=[f"{c.kind}.{n}" for c, n in FIELDS])
 def test_every_field_is_part_of_the_name(cls, name):
     """Whatever is chosen differently is another step."""
-    assert digest(build(cls, {name: other(cls, name)} | COMPANY.get(name, {})), "") != digest(cls(), "")
+    assert digest(
+        build(cls, {name: other(cls, name)} | COMPANY.get(f"{cls.kind}.{name}", COMPANY.get(name, {}))), ""
+    ) != digest(cls(), "")
 
 
 COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}, "rewind": {"every": 5}}
+COMPANY |= {f"quantize.{n}": {"activations": 8, n: 5} for n in ("first", "last", "depthwise")}
+COMPANY |= {"quantize.bits": {"activations": 8}, "quantize.ternary": {"activations": 8, "bits": 2}}
+COMPANY |= {"quantize.layers": {"activations": 8, "layers": ["x=4/4"]}}
+COMPANY |= {"model.widths": {"depths": [1, 1, 1]}, "model.depths": {"widths": [8, 8, 8]}}
 SOURCED = {"arms": ["ticket", "transferred"]}
 COMPANY |= {"rate_layers": {"rate_layers": ["x=0.5"]}} | dict.fromkeys(SOURCE, SOURCED)
 """Fields that mean nothing without another."""

@@ -254,6 +254,32 @@ def lottery(
 
 
 @app.command()
+def score(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="a checkpoint, a run's name, or the numbers: w=2.7e5,f=4.1e7,q_w=8,q_a=8"
+        ),
+    ],
+    data: Annotated[str, typer.Option("--data", help="images to measure the accuracy on")] = "cifar10",
+    floats: Annotated[int, typer.Option(parser=whole, metavar="16|32", help="bits of what is not quantised")] = 32,
+    verify: Annotated[bool, typer.Option("--verify", help="compute all sums in integers as well")] = False,
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """Parameters and operations of the CIFAR-10 score game, layer by layer, in every edition of its rules."""
+    from . import score as game
+    from . import screen
+
+    if "=" in what and not Path(what).exists():
+        found, words = game.by_hand(what)
+    else:
+        found, words = game.scored(what, data, data_dir, runs, game.checked(floats), verify)
+    screen.as_json(found) if json else screen.show(*words)
+
+
+@app.command()
 def pack(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("network.prunery"),

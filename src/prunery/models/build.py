@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..runs import checksum
 from ..spec import Model, Refused, choose, quote
 from . import library
-from .deep import VGG19, resnet18, resnet20
+from .deep import VGG19, resnet18, resnet20, staged_resnet
 from .init import initialise_, seeded
 from .own import is_own, own_file, own_network
 from .shadow import probe
@@ -27,6 +27,7 @@ from .small import (
     LeNet300100,
     Shape,
 )  # fmt: skip
+from .tiny import Tiny
 from .weights import fit, read_weights
 
 TORCHVISION = ("vgg16_bn", "mobilenet_v2", "efficientnet_b0")
@@ -36,6 +37,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20, "resnet18": resnet18, "vgg19": VGG19,
     **{name: partial(library.torchvision_network, name) for name in TORCHVISION},
 }  # fmt: skip
+STAGED: dict[str, Callable[..., nn.Module]] = {"resnet": staged_resnet, "tiny": Tiny}
+"""networks whose widths and depths are settings"""
 INPUTS: dict[str, tuple[Shape, int]] = {
     "convnet": ((1, 8, 8), 10), "lenet_300_100": ((1, 28, 28), 10), "lenet5": ((1, 28, 28), 10),
     **dict.fromkeys(TORCHVISION, library.IMAGENET),
@@ -80,7 +83,15 @@ def _make(spec: Model, input: Shape) -> nn.Module:
     if is_own(spec.name):
         _unchanged(spec)
         return own_network(spec.name, input, spec.classes)
-    choose(spec.name, [*MODELS, "torchvision:NAME", "timm:NAME", "FILE.py:FUNCTION"], "model.name")
+    if spec.name in STAGED:
+        if not spec.widths:
+            raise Refused(
+                f"model.name = {quote(spec.name)} needs model.widths and model.depths, such as [16, 32] and [3, 3]"
+            )
+        return STAGED[spec.name](spec.widths, spec.depths, input=input, classes=spec.classes)
+    if spec.widths:
+        raise Refused(f"model.widths is for {' and '.join(STAGED)}, not for {quote(spec.name)}; leave it out")
+    choose(spec.name, [*MODELS, *STAGED, "torchvision:NAME", "timm:NAME", "FILE.py:FUNCTION"], "model.name")
     return MODELS[spec.name](input=input, classes=spec.classes)
 
 

@@ -35,15 +35,17 @@ def shortcut(before: int, after: int, stride: int) -> nn.Sequential:
 class ResNet(nn.Module):
     """Stages of blocks; each stage after the first halves the image."""
 
-    def __init__(self, widths: tuple[int, ...], blocks: int, input: Shape, classes: int) -> None:
+    def __init__(self, widths: tuple[int, ...], blocks: int | tuple[int, ...], input: Shape, classes: int) -> None:
         super().__init__()
+        depths = (blocks,) * len(widths) if isinstance(blocks, int) else blocks
         self.conv1 = nn.Conv2d(input[0], widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu1 = nn.ReLU()
         before = widths[0]
         for i, after in enumerate(widths):
             first = Block(before, after, stride=1 if i == 0 else 2)
-            self.add_module(f"layer{i + 1}", nn.Sequential(first, *(Block(after, after, 1) for _ in range(blocks - 1))))
+            more = (Block(after, after, 1) for _ in range(depths[i] - 1))
+            self.add_module(f"layer{i + 1}", nn.Sequential(first, *more))
             before = after
         self.stages = len(widths)
         self.mean = nn.AdaptiveAvgPool2d(1)
@@ -55,6 +57,11 @@ class ResNet(nn.Module):
         for i in range(self.stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
         return self.linear(self.flatten(self.mean(x)))
+
+
+def staged_resnet(widths: tuple[int, ...], depths: tuple[int, ...], input: Shape, classes: int) -> ResNet:
+    """A residual network of any widths and depths."""
+    return ResNet(widths, depths, input, classes)
 
 
 resnet20 = partial(ResNet, (16, 32, 64), 3)

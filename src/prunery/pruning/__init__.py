@@ -3,7 +3,7 @@
 from .criteria import CRITERIA
 from .dynamic import MOVES, moving
 from .evidence import COLLECTORS, collect
-from .folding import fold_batchnorm
+from .folding import fold_batchnorm, pairs
 from .groups import Group, groups, unit_mask
 from .interchange import from_state_dict, from_torch, plain_, to_torch_
 from .lowrank import factorise
@@ -19,5 +19,5 @@ from .whole import Known, alone, eligible, pruned
 __all__ = [
     "COLLECTORS", "CRITERIA", "METHODS", "MOVES", "SCHEDULES", "SCOPES", "STRUCTURES", "Group", "Known", "Plan",
     "alone", "best", "collect", "eligible", "factorise", "fold_batchnorm", "from_state_dict", "from_torch", "groups",
-    "moving", "needs", "plain_", "prune", "pruned", "shrink", "to_torch_", "unit_mask", "work",
+    "moving", "needs", "pairs", "plain_", "prune", "pruned", "shrink", "to_torch_", "unit_mask", "work",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Batch normalisation folded into the layer in front of it: the same outputs with fewer operations."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,7 @@ def fold_batchnorm(network: nn.Module, example: Tensor) -> nn.Module:
     """A copy in evaluation mode whose layers hold what normalisation did to their outputs; checked on the example."""
     network, example = a_plain_network(network, "fold"), an_example(example, "fold")
     folded = copied(network, "fold").eval()
-    pairs = _pairs(folded, example)
-    for layer, norm in pairs:
+    for layer, norm in pairs(folded, example):
         _fold(folded.get_submodule(layer), folded.get_submodule(norm))
         parent, _, leaf = norm.rpartition(".")
         setattr(folded.get_submodule(parent), leaf, nn.Identity())
@@ -33,7 +33,12 @@ def fold_batchnorm(network: nn.Module, example: Tensor) -> nn.Module:
     return folded
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def _plain(layer: Any) -> bool:
+    """Computes what its class says and nothing else."""
+    return type(layer).forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward)
+
+
+def pairs(network: nn.Module, example: Tensor, known: Callable[[nn.Module], bool] = _plain) -> list[tuple[str, str]]:
     """(layer, normalisation) where the one's output is read by the other alone and each runs once."""
     names = {m: n for n, m in network.named_modules()}
     seen = _Seen()
@@ -48,7 +53,10 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return [
         (names[layer], names[norm])
         for layer, norm in seen.pairs.items()
-        if seen.reads[layer] == 1 and seen.runs[layer] == seen.runs[norm] == 1 and _fits(layer, norm, seen.made[layer])
+        if seen.reads[layer] == 1
+        and seen.runs[layer] == seen.runs[norm] == 1
+        and known(layer)
+        and _fits(layer, norm, seen.made[layer])
     ]
 
 
@@ -84,9 +92,8 @@ class _Seen(TorchFunctionMode):
 
 def _fits(layer: Any, norm: Any, made: Tensor) -> bool:
     """Normalisation by running statistics, behind a layer whose output axis is the first of its weight."""
-    plain = type(layer).forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward)
-    known = type(norm).forward is nn.BatchNorm2d.forward and norm.running_mean is not None
-    return plain and known and (made.ndim == 2 or not isinstance(layer, nn.Linear))
+    usual = type(norm).forward is nn.BatchNorm2d.forward and norm.running_mean is not None
+    return usual and (made.ndim == 2 or not isinstance(layer, nn.Linear))
 
 
 def _fold(layer: Any, norm: Any) -> None:

@@ -21,12 +21,13 @@ from .steps import (
     Train,
     helps,
     hints,
+    layer_bits,
 )  # fmt: skip
 from .toml import build, dumps, loads, plain, read_toml
 
 __all__ = [
     "LOTTERIES", "SOURCE", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune",
     "Quantize", "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen",
-    "digest", "dumps", "helps", "hints", "in_a_row", "install", "loads", "own_rates", "plain", "quote", "read_lottery",
-    "read_recipe", "read_toml", "recipe",
+    "digest", "dumps", "helps", "hints", "in_a_row", "install", "layer_bits", "loads", "own_rates", "plain", "quote",
+    "read_lottery", "read_recipe", "read_toml", "recipe",
 ]  # fmt: skip

@@ -90,6 +90,10 @@ class Model(Spec):
     """channels, height and width of one input; taken from the data when not given"""
     classes: Whole = 0
     """number of classes; taken from the data when 0"""
+    widths: tuple[Count, ...] = ()
+    """of resnet and tiny: channels of each stage; every stage behind the first halves the image"""
+    depths: tuple[Count, ...] = ()
+    """of resnet and tiny: blocks of each stage"""
     init: Literal[
         "default", "glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform", "lecun_normal", "orthogonal"
     ] = "default"
@@ -106,6 +110,9 @@ class Model(Spec):
         if len(self.input) not in (0, 3):
             shape = quote(list(self.input))
             raise Refused(f"model.input = {shape} is not allowed; expected [channels, height, width]")
+        if len(self.widths) != len(self.depths):
+            seen = f"model.widths = {quote(list(self.widths))} with model.depths = {quote(list(self.depths))}"
+            raise Refused(f"{seen}: expected as many of both, a width and a depth for each stage")
         if math.prod(self.input) > MOST_NUMBERS or self.classes > MOST_CLASSES:
             seen = f"model.input = {quote(list(self.input))} with model.classes = {self.classes}"
             raise Refused(f"{seen} is too large; expected at most {MOST_NUMBERS} numbers and {MOST_CLASSES} classes")
@@ -364,15 +371,62 @@ class Reset(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Spec):
-    """Weights to integers and scales, after training; zeros stay zeros."""
+    """Weights, and activations if asked, to whole numbers and scales; zeros stay zeros."""
 
     kind: ClassVar[str] = "quantize"
     data: Data = Data()
-    """images to measure the result on"""
-    bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
-    """bits of a weight, sign included"""
+    """images to measure the result on, and to find the scales of activations with"""
+    bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 8
+    """bits of a weight, sign included; 1 (-1 and 1) with activations only"""
     per: Literal["channel", "tensor"] = "channel"
     """one scale for each output channel, or one for a whole layer"""
+    activations: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 0
+    """bits of what each layer reads; 0 leaves it as it is and rounds the weights once. Otherwise scales are parameters,
+    training behind this step is quantisation-aware, and pack makes whole numbers of the network"""
+    ternary: bool = False
+    """of two bits of a weight only -1, 0 and 1"""
+    first: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
+    """bits of the first layer, which reads pixels, weights and inputs alike; 0: as all others. With activations only"""
+    last: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
+    """the same of the last layer"""
+    depthwise: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 0
+    """bits of weights of depthwise convolutions, and at least so many of what they read; 0: as all others"""
+    layers: tuple[str, ...] = ()
+    """exceptions, such as "layer1.*=4/4": bits of weights and of what is read; 0/0 leaves a layer as it is"""
+    batches: Count = 8
+    """batches of training images that the scales of activations are found with"""
+    batch: Count = 64
+    """images in each"""
+    measure: bool = True
+    """evaluate the result; false for a step on the way to another"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.activations:
+            changed = [
+                n for n in ("ternary", "first", "last", "depthwise", "layers") if getattr(self, n) != _default(n)
+            ]
+            if changed or self.bits == 1:
+                what = f"quantize.{changed[0]}" if changed else "quantize.bits = 1"
+                raise Refused(f"{what} needs activations; expected quantize.activations between 1 and 8 with it")
+        if self.ternary and self.bits != 2:
+            raise Refused(f"quantize.ternary needs two bits, bits = {self.bits}; expected bits = 2")
+        for entry in self.layers:
+            layer_bits(entry)
+
+
+def _default(name: str) -> Any:
+    return next(f.default for f in fields(Quantize) if f.name == name)
+
+
+def layer_bits(entry: str) -> tuple[str, tuple[int, int]]:
+    """One line of quantize.layers: a pattern, bits of weights, bits of inputs."""
+    pattern, equals, text = entry.rpartition("=")
+    bits = [int(t) if t in tuple("012345678") else -1 for t in text.split("/")]
+    if not equals or not pattern or len(bits) != 2 or min(bits) < 0 or (0 in bits) != (bits == [0, 0]):
+        seen = f"quantize.layers: {quote(entry)} is not allowed"
+        raise Refused(f"{seen}; expected LAYER=W/A with 1 to 8 bits each, such as layer1.*=4/4, or 0/0")
+    return pattern, (bits[0], bits[1])
 
 
 @dataclass(frozen=True, kw_only=True)

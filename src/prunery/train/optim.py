@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ..quantize import Step
 from ..spec import Refused, Train
 
 
@@ -37,8 +38,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict], Train], Optimizer]] = {
 def optimizer(network: nn.Module, spec: Train) -> Optimizer:
     """The optimiser that a spec names, over the parameters that want gradients."""
     wanted = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in wanted if spec.decay_all or p.ndim > 1]
-    plain = [p for p in wanted if not spec.decay_all and p.ndim <= 1]
+    decays = {id(p): not isinstance(p, Step) and (spec.decay_all or p.ndim > 1) for p in wanted}
+    decayed = [p for p in wanted if decays[id(p)]]
+    plain = [p for p in wanted if not decays[id(p)]]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if not wanted:
         raise Refused("the network has no weights to train; expected at least one layer with parameters")

@@ -1,0 +1,137 @@
+"""`prunery score`: what a network is charged with, and whether it may play."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from .. import chain, data, quantize
+from ..data import Splits
+from ..measure import score as game
+from ..runs import RESULT, Runs
+from ..spec import Data, Refused, quote
+from ..train import Evaluation, evaluate
+
+NEEDED = 0.9
+"""of the test images; not rounded"""
+
+
+def by_hand(text: str) -> tuple[dict[str, Any], list[Any]]:
+    """The formula with the numbers of somebody who has counted."""
+    scores = game.formula(game.values_of(text))
+    return {"scores": _as_dict(scores)}, [_editions(scores)]
+
+
+def scored(
+    what: str, images: str, root: Path, runs: Path, floats: int, verify: bool
+) -> tuple[dict[str, Any], list[Any]]:
+    """The account of a checkpoint, and its accuracy."""
+    path = _file(what, runs)
+    network, _, model = chain.opened(path)
+    splits = data.load(Data(name=images), root)
+    chain.fits(splits.facts, model, images)
+    rounded = floats == game.SHORT and not quantize.quantised_layers(network)
+    if rounded:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(parameter.bfloat16())
+    account = game.account(network, model.input, floats)  # type: ignore[arg-type]
+    precision = "bfloat16" if rounded else "float32"
+    found = evaluate(network, splits.test, splits, precision)
+    if found is None:
+        raise Refused(f"{images} has no test images; expected some to measure the accuracy on")
+    checks = _verified(network, splits, found, path) if verify else []
+    return _facts(account, found, images, checks), _words(account, found, images, checks)
+
+
+def _file(what: str, runs: Path) -> Path:
+    """A checkpoint, or the file of a run."""
+    if Path(what).is_file():
+        return Path(what)
+    folder = Runs(runs).find(what).folder
+    packed = folder / chain.PACKED
+    return packed if packed.is_file() else folder / chain.WEIGHTS
+
+
+def _verified(network: Any, splits: Splits, found: Evaluation, path: Path) -> list[str]:
+    """What was computed again, each as a line; a claim that does not hold is refused."""
+    layers = quantize.quantised_layers(network)
+    lines = []
+    if layers:
+        with quantize.in_integers(network):
+            whole = evaluate(network, splits.test, splits)
+        if whole != found:
+            raise Refused(f"{path}: sums in integers give {whole}, sums in floats {found}; expected the same")
+        lines.append(
+            f"sums of all {len(layers)} quantised layers in integers: the same answer to all {found.n:,} images"
+        )
+    claimed = path.parent / RESULT
+    if claimed.is_file():
+        test = json.loads(claimed.read_text(encoding="utf-8")).get("test") or {}
+        if test and (test.get("n"), test.get("accuracy")) != (found.n, found.accuracy):
+            seen = f"{test.get('accuracy')} of {test.get('n')} images"
+            raise Refused(f"{claimed} claims {seen}; measured: {found.accuracy} of {found.n}")
+        lines.append(f"{claimed.name} beside it claims the same accuracy")
+    return lines
+
+
+def _facts(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> dict[str, Any]:
+    return {
+        "scores": _as_dict(account.scores()), "weights": account.weights, "p_s": 0.0, "p_u": account.p_u,
+        "test": found.as_dict(), "data": images, "plays": found.accuracy >= NEEDED, "verified": checks,
+        "layers": [asdict(line) for line in account.lines],
+    }  # fmt: skip
+
+
+def _as_dict(scores: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    return {k: {"parameters": p, "operations": f, "score": p + f} for k, (p, f) in scores.items()}
+
+
+def _words(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> list[Any]:
+    verdict = "plays" if found.accuracy >= NEEDED else "does not play: 90 % are needed"
+    error = 100 * found.standard_error
+    return [
+        _layers(account), "", _editions(account.scores()), "",
+        f"accuracy {100 * found.accuracy:.2f} % of {found.n:,} test images of {images} "
+        f"(standard error {error:.2f}): {verdict}",
+        f"{account.weights:,} weights, p_s + p_u = 0 + {account.p_u:.3f}", *checks,
+    ]  # fmt: skip
+
+
+def _layers(account: game.Account) -> Table:
+    """A line a layer, in the current edition; what is small by itself is one line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "weights", "kept", "bits", "multiply-adds", "parameters", "operations"):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    params, ops = game.RULES[game.CURRENT]
+    with_weights = [line for line in account.lines if line.terms]
+    rest = [line for line in account.lines if not line.terms]
+    for line in with_weights:
+        bits = f"{line.weight_bits}/{line.input_bits}"
+        sums = (f"{params(line):.6f}", f"{ops(line):.6f}")
+        table.add_row(line.name, f"{line.weights:,}", f"{line.kept:,}", bits, f"{line.multiply_adds:,}", *sums)
+    table.add_row("others", "", "", "", "", f"{sum(map(params, rest)):.6f}", f"{sum(map(ops, rest)):.6f}")
+    total = account.scores()[game.CURRENT]
+    kept, work = sum(x.kept for x in with_weights), sum(x.multiply_adds for x in with_weights)
+    sums = (f"{total[0]:.6f}", f"{total[1]:.6f}")
+    table.add_row("all", f"{account.weights:,}", f"{kept:,}", "", f"{work:,}", *sums)
+    return table
+
+
+def _editions(scores: dict[str, tuple[float, float]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("edition", "parameters", "operations", "score"):
+        table.add_column(name, justify="left" if name == "edition" else "right")
+    for name, (params, ops) in scores.items():
+        table.add_row(name, f"{params:.5f}", f"{ops:.5f}", f"{params + ops:.5f}")
+    return table
+
+
+def checked(floats: int) -> int:
+    """Bits of numbers that are not quantised."""
+    if floats not in (game.SHORT, game.FLOAT):
+        raise Refused(f"--floats = {quote(floats)} is not allowed; expected 16 or 32")
+    return floats

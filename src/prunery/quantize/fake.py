@@ -1,0 +1,243 @@
+"""Fake quantisation with learned steps (Esser et al. 1902.08153): layers that train with small whole numbers.
+
+A quantised layer divides its inputs and its weights each by a step, rounds both to whole numbers of so many bits,
+multiplies these, and scales the sum: `y = (qx * qw) sx sw + bias`. Steps are parameters. Whole numbers up to 256 are
+exact in bfloat16 and their sums in float32, so in evaluation the same numbers come out of any arithmetic that is exact
+for whole numbers (`integer.py`). Zero is a whole number: what is pruned stays zero.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..spec import Refused, choose
+
+SMALLEST = 1e-8
+"""of steps"""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """What a layer computes with."""
+
+    weight: int
+    """bits of a weight, sign included; 1 is -1 and 1"""
+    input: int
+    """bits of an input"""
+    per: str = "channel"
+    """one step of weights for each output channel, or one for a whole layer (tensor)"""
+    signed: bool = True
+    """whether inputs may be negative"""
+    ternary: bool = False
+    """of two bits of a weight only -1, 0 and 1"""
+    folded: bool = False
+    """whether a multiplier for each output stands for steps and normalisation"""
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """The smallest and the largest weight."""
+        if self.weight == 1 or self.ternary:
+            return -1, 1
+        return -(2 ** (self.weight - 1)), 2 ** (self.weight - 1) - 1
+
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """The smallest and the largest input."""
+        if not self.signed:
+            return 0, 2**self.input - 1
+        return (-1, 1) if self.input == 1 else (-(2 ** (self.input - 1)), 2 ** (self.input - 1) - 1)
+
+
+class Step(nn.Parameter):
+    """A learned step: not a weight, so it does not decay."""
+
+
+class Rounded(torch.autograd.Function):
+    """x / step as whole numbers within bounds; backwards as if nothing had been rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int, binary: bool) -> Tensor:
+        u = x / step
+        ctx.save_for_backward(u, step)
+        ctx.bounds = low, high
+        return torch.where(u < 0, -1.0, 1.0).to(u.dtype).mul_(u != 0) if binary else u.round().clamp_(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        u, step = ctx.saved_tensors
+        low, high = ctx.bounds
+        inside = grads[0] * ((u >= low) & (u <= high)) / step
+        return inside, _summed(-(inside * u), step), None, None, None
+
+
+class Halved(torch.autograd.Function):
+    """A scale as bfloat16 holds it, so that training in half precision and evaluation use the same one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.bfloat16().float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class Damped(torch.autograd.Function):
+    """Itself, with a gradient that is smaller by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.clamp(min=SMALLEST)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.factor, None
+
+
+def _summed(gradient: Tensor, step: Tensor) -> Tensor:
+    """Over all axes that the step does not have."""
+    axes = [i for i in range(gradient.ndim) if step.ndim == 0 or step.shape[i] == 1]
+    return gradient.float().sum(axes).view_as(step)
+
+
+class Quantiser(nn.Module):
+    """Numbers to whole numbers, with a step that is learned."""
+
+    def __init__(self, bounds: tuple[int, int], binary: bool, steps: tuple[int, ...], batched: bool) -> None:
+        super().__init__()
+        self.low, self.high, self.binary, self.batched = *bounds, binary, batched
+        self.step = Step(torch.ones(steps))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole numbers, and what one of them stands for."""
+        numbers = x.numel() / (len(x) if self.batched else self.step.numel())
+        step = Damped.apply(self.step, 1 / (max(numbers, 1.0) * self.high) ** 0.5)
+        return Rounded.apply(x, step, self.low, self.high, self.binary), step
+
+
+class _Quantised(nn.Module):
+    """What both kinds of layers share."""
+
+    bits: Bits
+    weight: Any
+    bias: Any
+    input_quantiser: Quantiser
+    weight_quantiser: Quantiser
+    multiplier: Tensor | None
+    behind: nn.Module | None
+    """what the layer does after its sums, where it is several in one"""
+
+    def wear(self, bits: Bits) -> None:
+        """Quantisers for so many bits; steps are 1 until they are found or loaded."""
+        shape = (len(self.weight), *[1] * (self.weight.ndim - 1)) if bits.per == "channel" else ()
+        self.bits = bits
+        self.weight_quantiser = Quantiser(bits.weights, bits.weight == 1, shape, batched=False)
+        self.input_quantiser = Quantiser(bits.inputs, bits.signed and bits.input == 1, (), batched=True)
+        multiplier = torch.ones(len(self.weight)) if bits.folded else None
+        self.register_buffer("multiplier", multiplier)
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and weights as whole numbers, and what a product of two is worth, for each output."""
+        whole, sx = self.input_quantiser(x)
+        weight, sw = self.weight_quantiser(self.weight)
+        if self.multiplier is not None:
+            return whole, weight, self.multiplier
+        return whole, weight, Halved.apply((sx * sw).flatten().expand(len(weight)))
+
+    def scaled(self, sums: Tensor, scale: Tensor) -> Tensor:
+        """Sums of whole numbers as numbers, with the bias; outputs are the axis behind the batch."""
+        shape = (-1, *[1] * (sums.ndim - 2))
+        y = sums * scale.to(sums.dtype).view(shape)
+        return y if self.bias is None else y + self.bias.to(sums.dtype).view(shape)
+
+
+class QuantConv2d(_Quantised, nn.Conv2d):
+    """A convolution of whole numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole, weight, scale = self.operands(x)
+        y = self.scaled(self.sums(whole, weight), scale)
+        return y if self.behind is None else self.behind(y)
+
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The products of whole numbers, added up."""
+        return self._conv_forward(x, weight, None)
+
+
+class QuantLinear(_Quantised, nn.Linear):
+    """A linear layer of whole numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole, weight, scale = self.operands(x)
+        return self.scaled(self.sums(whole, weight).movedim(-1, 1), scale).movedim(1, -1)
+
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The products of whole numbers, added up."""
+        return F.linear(x, weight)
+
+
+def wear_(network: nn.Module, plan: dict[str, Bits]) -> None:
+    """Put quantisers on layers, in place; the network's own tensors stay."""
+    for name, bits in plan.items():
+        made = _quantised(network.get_submodule(choose(name, dict(network.named_modules()), "the layer")), name)
+        made.wear(bits)
+        network.set_submodule(name, made)
+
+
+def _quantised(layer: nn.Module, name: str) -> Any:
+    """The layer as one that computes with whole numbers; `apart` takes a block's convolution from what is behind it."""
+    behind: nn.Module | None = getattr(layer, "behind", None)
+    if callable(getattr(layer, "apart", None)):
+        layer, *rest = layer.apart()  # type: ignore[operator]
+        behind = nn.Sequential(*rest)
+    if type(layer).forward is nn.Linear.forward or isinstance(layer, QuantLinear):
+        made: Any = QuantLinear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")  # type: ignore[arg-type]
+    elif type(layer).forward is nn.Conv2d.forward or isinstance(layer, QuantConv2d):
+        sides = {
+            k: getattr(layer, k) for k in ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        }
+        made = QuantConv2d(layer.in_channels, layer.out_channels, bias=layer.bias is not None, device="meta", **sides)  # type: ignore[arg-type]
+    else:
+        seen = f"{name} ({type(layer).__name__}) cannot be quantised"
+        raise Refused(f"{seen}; expected Conv2d and Linear layers: leave it out with a pattern such as {name}=0/0")
+    made.weight, made.bias, made.behind = layer.weight, layer.bias, behind
+    return made.train(layer.training)
+
+
+def described(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """What each quantised layer computes with, in words that a file can hold."""
+    return {n: asdict(m.bits) for n, m in quantised_layers(network).items()}
+
+
+def is_quantised(layer: nn.Module) -> bool:
+    """Whether a layer computes with whole numbers."""
+    return isinstance(layer, QuantConv2d | QuantLinear)
+
+
+def quantised_layers(network: nn.Module) -> dict[str, "QuantConv2d | QuantLinear"]:
+    """By name."""
+    return {n: m for n, m in network.named_modules() if isinstance(m, QuantConv2d | QuantLinear)}
+
+
+def plan_of(table: Any, where: str) -> dict[str, Bits]:
+    """What `described` said, read back from a file that a stranger may have written."""
+    if not isinstance(table, dict):
+        raise Refused(f"{where}: quantised is {type(table).__name__}; expected a table of layers")
+    return {str(name): _bits(told, f"{where}: quantised.{name}") for name, told in table.items()}
+
+
+def _bits(told: Any, where: str) -> Bits:
+    kinds = {"weight": int, "input": int, "per": str, "signed": bool, "ternary": bool, "folded": bool}
+    wrong = (
+        not isinstance(told, dict) or set(told) != set(kinds) or any(type(told[k]) is not t for k, t in kinds.items())
+    )
+    if wrong or not 1 <= told["weight"] <= 8 or not 1 <= told["input"] <= 8 or told["per"] not in ("channel", "tensor"):
+        raise Refused(f"{where} is not allowed; expected what prunery wrote: copy the file again")
+    return Bits(**told)
+
+
+Quantised = QuantConv2d | QuantLinear

@@ -1,0 +1,115 @@
+"""The network in whole numbers: normalisation folded into a multiplier and a bias for each output, sums of integers.
+
+Behind a fold a quantised layer is `y = (qx * qw) m + b` with qx and qw whole, and m and b of sixteen bits. Sums below
+2^24 are exact in float32 in whatever order they are added, so evaluation gives the same bits as integer arithmetic;
+`with in_integers(network)` computes the sums in integers to show it.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..spec import Refused
+from .fake import SMALLEST, QuantConv2d, Quantised, QuantLinear, quantised_layers
+
+EXACT = 2**24
+"""whole numbers that float32 holds"""
+
+
+def folded(network: nn.Module, behind: Mapping[str, str]) -> nn.Module:
+    """A copy in evaluation mode whose weights are whole numbers; `behind` says which normalisation stands behind which
+    layer, to be folded into it."""
+    made = copy.deepcopy(network).eval()
+    for name, layer in quantised_layers(made).items():
+        norm = made.get_submodule(behind[name]) if name in behind else None
+        _fold_(layer, norm)
+        _bounded(layer, name)
+        if norm is not None:
+            made.set_submodule(behind[name], nn.Identity())
+    left = [n for n, m in made.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if left:
+        raise Refused(f"{left[0]} normalises what no quantised layer wrote; quantise the layer in front of it as well")
+    return made
+
+
+@torch.no_grad()
+def _fold_(layer: Quantised, norm: Any) -> None:
+    """y = (sums s + bias - mean) gamma / sqrt(variance + eps) + beta, as one multiplier and one bias, in doubles."""
+    layer.input_quantiser.step.copy_(_short(layer.input_quantiser.step.clamp(min=SMALLEST)))
+    _, weight, scale = layer.operands(torch.zeros(1))
+    scale, bias = scale.double(), torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.double()
+    if norm is not None:
+        gain = (norm.running_var.double() + norm.eps).rsqrt()
+        gain = gain if norm.weight is None else gain * norm.weight.double()
+        scale, bias = scale * gain, (bias - norm.running_mean.double()) * gain
+        bias = bias if norm.bias is None else bias + norm.bias.double()
+    step, layer.weight.data = layer.input_quantiser.step, weight
+    layer.wear(replace(layer.bits, folded=True, per="tensor"))
+    layer.input_quantiser.step.copy_(step)
+    layer.multiplier = _short(scale)
+    layer.bias = nn.Parameter(_short(bias), requires_grad=False)
+
+
+def _short(x: Tensor) -> Tensor:
+    """Numbers of sixteen bits."""
+    return x.float().bfloat16().float()
+
+
+def whole_weights(layer: Quantised) -> Tensor:
+    """The weights as int8."""
+    with torch.no_grad():
+        return layer.weight_quantiser(layer.weight)[0].to(torch.int8)
+
+
+def _bounded(layer: Quantised, name: str) -> None:
+    """Refuses sums that float32 may round."""
+    reach = max(abs(layer.bits.inputs[0]), layer.bits.inputs[1])
+    largest = int(whole_weights(layer).long().abs().flatten(1).sum(1).max()) * reach
+    if largest >= EXACT:
+        raise Refused(f"{name} may sum up to {largest}; expected less than {EXACT}: use fewer bits")
+
+
+@contextmanager
+def in_integers(network: nn.Module) -> Iterator[None]:
+    """For a while, sums of quantised layers are computed in integers."""
+    layers = quantised_layers(network).values()
+    for layer in layers:
+        layer.sums = _IntegerSums(layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.sums
+
+
+class _IntegerSums:
+    """A layer's sums with int32 products."""
+
+    def __init__(self, layer: Quantised) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(self.layer, QuantLinear):
+            return (x.int() @ weight.int().T).float()
+        layer = self.layer
+        assert isinstance(layer, QuantConv2d)
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise Refused("sums in integers know padding with zeros only")
+        columns = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        n, _, places = columns.shape
+        columns = columns.view(n, layer.groups, -1, places).int()
+        rows = weight.int().view(layer.groups, len(weight) // layer.groups, -1)
+        sums = torch.stack([rows[g] @ columns[i, g] for i in range(n) for g in range(layer.groups)])
+        return sums.view(n, len(weight), *_sides(layer, x)).float()
+
+
+def _sides(layer: QuantConv2d, x: Tensor) -> list[int]:
+    """Rows and columns of the output."""
+    sizes: Any = zip(x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True)
+    return [(side + 2 * p - d * (k - 1) - 1) // s + 1 for side, p, d, k, s in sizes]

@@ -1,0 +1,99 @@
+"""`prunery score` from a run, a file, and numbers; what it refuses."""
+
+import json
+import shutil
+
+import pytest
+
+RECIPE = """
+[data]
+name = "digits"
+[model]
+name = "convnet"
+[[step]]
+kind = "train"
+steps = 150
+optimizer = "adamw"
+lr = 0.01
+[[step]]
+kind = "prune"
+density = 0.5
+[[step]]
+kind = "quantize"
+bits = 4
+activations = 4
+batches = 1
+[[step]]
+kind = "train"
+label = "qat"
+steps = 30
+optimizer = "adamw"
+lr = 0.003
+[[step]]
+kind = "pack"
+"""
+
+
+@pytest.fixture(scope="module")
+def made(prunery, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("score")
+    (folder / "r.toml").write_text(RECIPE)
+    done = prunery("run", str(folder / "r.toml"), "--runs", str(folder / "runs"), "--quiet", "--json")
+    assert done.code == 0, done.err
+    return folder, next((folder / "runs").glob("pack-*"))
+
+
+def test_a_packed_run_is_scored_and_verified(prunery, made):
+    folder, step = made
+    done = prunery("score", step.name, "--runs", str(folder / "runs"), "--data", "digits", "--verify", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["p_u"] == pytest.approx(0.5, abs=0.1)
+    assert found["test"] == json.loads((step / "result.json").read_text())["test"]
+    assert len(found["verified"]) == 2
+    assert found["plays"] == (found["test"]["accuracy"] >= 0.9)
+    sums = found["scores"]["2.8e8"]
+    assert sums["score"] == pytest.approx(sums["parameters"] + sums["operations"])
+    text = prunery("score", str(step / "packed.safetensors"), "--data", "digits")
+    assert "conv2" in text.out
+    assert "4/4" in text.out
+    assert "profile.py" in text.out
+    assert "accuracy" in text.out
+
+
+def test_a_claim_that_does_not_hold_is_refused(prunery, made, tmp_path):
+    _, step = made
+    copy = tmp_path / "claimed"
+    shutil.copytree(step, copy)
+    claims = json.loads((copy / "result.json").read_text())
+    claims["test"]["n"] = 10_000
+    (copy / "result.json").write_text(json.dumps(claims))
+    done = prunery("score", str(copy / "packed.safetensors"), "--data", "digits", "--verify")
+    assert done.code == 2
+    assert "claims" in done.err
+    assert "of 10000 images" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_numbers_by_hand(prunery):
+    done = prunery("score", "w=269722,f=4.055e7,q_w=8,q_a=8,p_s=0.05,p_u=0.475", "--json")
+    assert json.loads(done.out)["scores"]["2.8e8"]["score"] == pytest.approx(0.0401, abs=1e-4)
+    assert "8.3e8" in prunery("score", "w=1e5,f=1e7").out
+
+
+WRONG = {
+    "more than all weights": ("w=1e5,f=1e7,p_s=0.5,p_u=0.6",),
+    "q_w = 0 is not allowed": ("w=1e5,f=1e7,q_w=0",),
+    "expected 16 or 32": ("{step}", "--floats", "8"),
+    "does not fit": ("{step}", "--data", "mnist_that_is_not"),
+    "no run": ("pack-000000000000",),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_requests_are_one_line(prunery, made, text):
+    folder, step = made
+    words = [w.format(step=step / "packed.safetensors") for w in WRONG[text]]
+    done = prunery("score", *words, "--runs", str(folder / "runs"))
+    assert done.code == 2, done.out
+    assert len(done.err.strip().splitlines()) == 1
