@@ -68,9 +68,8 @@ class Rounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         u, step = ctx.saved_tensors
-        low, high = ctx.bounds
-        inside = grads[0] * ((u >= low) & (u <= high)) / step
-        return inside, _summed(-(inside * u), step), None, None, None
+        inside = torch.ops.aten.hardtanh_backward(grads[0], u, *ctx.bounds).div_(step)
+        return inside, -_summed(inside * u, step), None, None, None
 
 
 class Halved(torch.autograd.Function):
@@ -101,7 +100,7 @@ class Damped(torch.autograd.Function):
 def _summed(gradient: Tensor, step: Tensor) -> Tensor:
     """Over all axes that the step does not have."""
     axes = [i for i in range(gradient.ndim) if step.ndim == 0 or step.shape[i] == 1]
-    return gradient.float().sum(axes).view_as(step)
+    return gradient.sum(axes, dtype=torch.float32).view_as(step)
 
 
 class Quantiser(nn.Module):
@@ -148,6 +147,11 @@ class _Quantised(nn.Module):
             return whole, weight, self.multiplier
         return whole, weight, Halved.apply((sx * sw).flatten().expand(len(weight)))
 
+    def trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs as whole numbers, and weights with the scale in them: as good while training, and much faster."""
+        whole, weight, scale = self.operands(x)
+        return whole, weight * scale.view(-1, *[1] * (weight.ndim - 1))
+
     def scaled(self, sums: Tensor, scale: Tensor) -> Tensor:
         """Sums of whole numbers as numbers, with the bias; outputs are the axis behind the batch."""
         shape = (-1, *[1] * (sums.ndim - 2))
@@ -159,8 +163,11 @@ class QuantConv2d(_Quantised, nn.Conv2d):
     """A convolution of whole numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        whole, weight, scale = self.operands(x)
-        y = self.scaled(self.sums(whole, weight), scale)
+        if self.training:
+            y = self._conv_forward(*self.trained(x), self.bias)
+        else:
+            whole, weight, scale = self.operands(x)
+            y = self.scaled(self.sums(whole, weight), scale)
         return y if self.behind is None else self.behind(y)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -172,6 +179,8 @@ class QuantLinear(_Quantised, nn.Linear):
     """A linear layer of whole numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.linear(*self.trained(x), self.bias)
         whole, weight, scale = self.operands(x)
         return self.scaled(self.sums(whole, weight).movedim(-1, 1), scale).movedim(1, -1)
 
