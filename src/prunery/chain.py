@@ -11,7 +11,7 @@ from torch import nn
 
 from . import data, models, pruning, quantize
 from .masks import ones, prunable
-from .measure import count, summary, totals
+from .measure import count, score, summary, totals
 from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
 from .spec import (
     Data,
@@ -233,6 +233,9 @@ def make(node: Node, place: Place, work: Work) -> None:
         write_tensors(work.folder / PACKED, pack(state, node.spec.values == "float16"), about)
     wanted = splits if getattr(node.spec, "measure", True) else None
     measured = summary(network.to(place.ways.device), state.masks, splits.facts.shape, wanted)
+    if splits.spec.name == score.PLAYED:
+        floats = score.SHORT if isinstance(node.spec, Pack) and node.spec.values == "float16" else score.FLOAT
+        facts["score"] = score.as_dict(score.account(network, splits.facts.shape, floats).scores())
     file = PACKED if isinstance(node.spec, Pack) else WEIGHTS
     return work.result(measured | facts | {"bytes": (work.folder / file).stat().st_size})
 

@@ -155,6 +155,8 @@ JSON = [
         "lottery lenet_300_100 --set data.name=digits --levels 1 --seeds 1 --steps 100 --runs {tmp}/runs --out {tmp}/l",
         lambda v: len(v["claims"]) > 20 and any("levels" in line for line in v["differs"]) and v["files"],
     ),
+    ("score {pack} --runs {trained} --data digits --verify", lambda v: v["plays"] in (True, False) and v["layers"]),
+    ("score w=1e5,f=1e7", lambda v: len(v["scores"]) == 3),
     (
         "pack {trained}/{pack}/packed.safetensors --out {tmp}/a.prunery --data digits --explain",
         lambda v: v["test"]["n"] == 359 and any(r["density"] < 0.5 for r in v["layers"]),

@@ -140,10 +140,12 @@ def test_log_and_range_change_the_pictures(page):
 
 
 def test_cost_can_be_chosen_and_points_pressed(page):
-    for value in ("bytes", "work", "density"):
+    for value in ("bytes", "work", "score", "density"):
         press(page, f"#cost label:has([value={value}])")
-        name = {"bytes": "bytes", "work": "multiply-adds", "density": "density"}[value]
+        name = {"work": "multiply-adds"}.get(value, value)
         assert f"against {name}" in one(page, "#scatter svg").get_attribute("aria-label")
+        needed = every(page, "#scatter svg [style*='stroke-dasharray: 4']")
+        assert len(needed) == (value == "score")
     dots = every(page, "#scatter .dot")
     page.execute_script("arguments[0].dispatchEvent(new MouseEvent('mouseenter'))", dots[0])
     assert "%" in one(page, "#front-note").text

@@ -10,7 +10,11 @@ from prunery.report.records import gather
 from prunery.runs import Runs
 from prunery.spec import Data, Factorise, Init, Model, Node, Refused, Reset, Shrink, Train
 
-NAMES = [f"{figure}.{kind}" for figure in ("curves", "layers", "accuracy_density") for kind in ("svg", "png")]
+NAMES = [
+    f"{figure}.{kind}"
+    for figure in ("curves", "layers", "accuracy_density", "accuracy_score")
+    for kind in ("svg", "png")
+]
 
 
 def test_are_written(steps, tmp_path):

@@ -22,7 +22,7 @@ NEEDED = 0.9
 def by_hand(text: str) -> tuple[dict[str, Any], list[Any]]:
     """The formula with the numbers of somebody who has counted."""
     scores = game.formula(game.values_of(text))
-    return {"scores": _as_dict(scores)}, [_editions(scores)]
+    return {"scores": game.as_dict(scores)}, [_editions(scores)]
 
 
 def scored(
@@ -80,14 +80,10 @@ def _verified(network: Any, splits: Splits, found: Evaluation, path: Path) -> li
 
 def _facts(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> dict[str, Any]:
     return {
-        "scores": _as_dict(account.scores()), "weights": account.weights, "p_s": 0.0, "p_u": account.p_u,
+        "scores": game.as_dict(account.scores()), "weights": account.weights, "p_s": 0.0, "p_u": account.p_u,
         "test": found.as_dict(), "data": images, "plays": found.accuracy >= NEEDED, "verified": checks,
         "layers": [asdict(line) for line in account.lines],
     }  # fmt: skip
-
-
-def _as_dict(scores: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    return {k: {"parameters": p, "operations": f, "score": p + f} for k, (p, f) in scores.items()}
 
 
 def _words(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> list[Any]:

@@ -225,7 +225,7 @@ def _strict_ops(line: Line) -> float:
     return (products * line.bits + sums + each * line.outputs * line.other_bits) / 32 / PROFILE_F
 
 
-CURRENT = "2.8e8"
+CURRENT, PLAYED = "2.8e8", "cifar10"
 RULES: dict[str, tuple[Callable[[Line], float], Callable[[Line], float]]] = {
     CURRENT: (lambda line: line.storage / W, lambda line: line.work / F28),
     "8.3e8": (lambda line: line.storage / W, lambda line: line.work / F83),
@@ -233,6 +233,11 @@ RULES: dict[str, tuple[Callable[[Line], float], Callable[[Line], float]]] = {
     "profile.py": (lambda line: line.storage / PROFILE_W, _profile_ops),
     "strict": (_strict_params, _strict_ops),
 }
+
+
+def as_dict(scores: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Every edition's two parts and their sum, by name."""
+    return {k: {"parameters": p, "operations": f, "score": p + f} for k, (p, f) in scores.items()}
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runs import Step, write_file, writing
+from .game import ENTRIES, LEAST
 from .palette import LIGHT, SURFACES
 from .records import Album, Record, gather
 
@@ -213,12 +214,14 @@ def _draw_front(axis: "Axes", album: Album, measured: list[Record], title: str) 
     axis.legend()
 
 
-def _points_by_role(axis: "Axes", records: list[Record]) -> None:
+def _points_by_role(
+    axis: "Axes", records: list[Record], cost: "Callable[[Record], float]" = lambda r: r.density or 1
+) -> None:
     """Shape and colour tell what kind of step a point is."""
     colors = dict(zip(MARKS, (SOFT, *LIGHT, *LIGHT), strict=False))
     for role in dict.fromkeys(r.role for r in records):
         rows = [r for r in records if r.role == role]
-        x, y = [r.density or 1 for r in rows], [r.accuracy or 0 for r in rows]
+        x, y = [cost(r) for r in rows], [r.accuracy or 0 for r in rows]
         errors = [r.se or 0 for r in rows]
         style: dict[str, Any] = {"fmt": MARKS[role], "color": colors[role], "label": role, "ms": 4.5, "lw": 0}
         axis.errorbar(x, y, yerr=errors, elinewidth=0.9, **style)
@@ -253,8 +256,36 @@ def _percent(value: float, _position: Any = None) -> str:
     return f"{100 * value:.4g} %"
 
 
+# --- the score game ---------------------------------------------------------------------------------------------------
+
+
+def _game(album: Album) -> "Figure | None":
+    """Accuracy against score, the 90 % that are needed, and what others have published."""
+    ours = [r for r in album.records if r.score and (r.accuracy or 0) > LEAST]
+    if not ours:
+        return None
+    figure, (axis,) = _figure(6.4, 4.0)
+    axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
+    _points_by_role(axis, ours, lambda r: r.score or 1)
+    x, y = [e.score for e in ENTRIES], [e.accuracy for e in ENTRIES]
+    axis.plot(x, y, "+", color=SOFT, ms=6, mew=1, label="published by others", zorder=1)
+    for entry in ENTRIES:
+        axis.annotate(
+            entry.name, (entry.score, entry.accuracy), (3, -7), textcoords="offset points", fontsize=5, color=SOFT
+        )
+    best = front([(r.score or 1, r.accuracy or 0) for r in ours])
+    axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
+    axis.set_xscale("log")
+    axis.yaxis.set_major_formatter(_percent)
+    axis.set_xlabel("score: parameters + operations, edition 2.8e8")
+    axis.set_ylabel("test accuracy on CIFAR-10, \u00b1 one standard error")
+    axis.legend(loc="lower right")
+    return figure
+
+
 FIGURES: "dict[str, Callable[[Album], Figure | None]]" = {
     "curves": _curves,
     "layers": _layers,
     "accuracy_density": _front,
+    "accuracy_score": _game,
 }

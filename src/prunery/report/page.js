@@ -369,6 +369,7 @@ const COSTS = {
   density: ["density", (step) => step.density, format.share],
   work: ["multiply-adds", (step) => step.kept_multiply_adds ?? step.multiply_adds, format.si],
   bytes: ["bytes", (step) => step.bytes, format.bytes],
+  ...(STEPS.some((step) => step.score) ? { score: ["score", (step) => step.score, format.score] } : {}),
 };
 const groupOf = (step) => `${step.network || "network"} on ${step.data || "data"}`;
 const costed = () => STEPS.map((step, i) => ({ i, step, x: COSTS[state.cost][1](step), y: step.accuracy }))
@@ -393,7 +394,7 @@ function drawFront() {
     width: $("scatter").clientWidth, height: 320, title: "Test accuracy", label: `Test accuracy against ${name}, ${all.length} steps. Best at each cost: ${best.map(note).join("; ")}.`,
     x: { ...extent(seen.map((p) => p.x)), log: true, text: form, name: `${name}${state.cost === "work" ? " kept, for one image" : ""} (log)` },
     y: { lo: low, hi: Math.max(...seen.map(reach(1))), text: format.points },
-    lines: [{ points: stairs, style: { stroke: "var(--faint)", strokeWidth: 1.2 } }],
+    lines: [{ points: stairs, style: { stroke: "var(--faint)", strokeWidth: 1.2 } }, ...(state.cost === "score" ? [needed(seen, low)] : [])],
     dots: onTop.map((p) => ({
       x: p.x, y: p.y, err: p.step.se, shape: p.step.role, style: { color: rank(p.i) ? ink(p.i) : "var(--soft)" },
       enter: () => { $("front-note").textContent = note(p); }, leave: () => { $("front-note").textContent = rest; }, click: () => select(p.i),
@@ -401,6 +402,11 @@ function drawFront() {
   });
   $("scatter").replaceChildren(picture.svg);
 }
+const NEEDED = 0.9; // of the score game
+const needed = (seen, low) => ({
+  points: low <= NEEDED ? [Math.min(...seen.map((p) => p.x)), Math.max(...seen.map((p) => p.x))].map((x) => [x, NEEDED]) : [],
+  style: { stroke: "var(--soft)", strokeWidth: 1.2, strokeDasharray: "4 3" },
+});
 const reach = (sign) => ({ step, y }) => y + sign * (step.se ?? 0);
 const rank = (i) => (i === state.current ? 2 : state.plotted.has(i) ? 1 : 0);
 
@@ -470,7 +476,7 @@ function narrow() {
 const layerKeys = ["name", "type", "parameters", "prunable", "kept", "density", "multiply_adds", "kept_multiply_adds"];
 const stepKeys = [
   "name", "role", "title", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
-  "multiply_adds", "kept_multiply_adds", "bytes", "seconds", "parts", "started", "conditions",
+  "multiply_adds", "kept_multiply_adds", "bytes", "score", "seconds", "parts", "started", "conditions",
 ];
 const around = (step) => [
   step.parent === null ? step.missing : STEPS[step.parent].name, settingsText(step),

@@ -19,6 +19,8 @@ CURVES = (
     "seconds",
 )  # fmt: skip
 MOST_ROWS = 600
+EDITION = "2.8e8"
+"""of the score game's rules: the current one"""
 LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
 
 
@@ -50,6 +52,7 @@ class Record:
     multiply_adds: int | None
     kept_multiply_adds: int | None
     bytes: int | None
+    score: float | None
     seconds: float | None
     parts: int | None
     started: float | None
@@ -127,6 +130,7 @@ def _measured(result: Facts) -> dict[str, Any]:
         "density": result.number("density"), "parameters": result.whole("parameters"), "bytes": result.whole("bytes"),
         "kept": result.whole("kept_parameters"), "multiply_adds": result.whole("multiply_adds"),
         "kept_multiply_adds": result.whole("kept_multiply_adds"),
+        "score": result.table("score").table(EDITION).number("score"),
         "images": [images.whole(k) for k in ("train", "validation", "test")],
     }  # fmt: skip
 
