@@ -17,6 +17,14 @@ from prunery.cli import main
 from prunery.runs import write_tensors
 from prunery.spec import Model, plain
 
+SPACE = """
+recipe = "good.toml"
+target = "accuracy >= 0"
+objective = "minimise density"
+engine = "grid"
+[space]
+"train.lr" = [0.1, 0.2]
+"""
 GOOD = '[[step]]\nkind = "train"\nsteps = 1\n'
 
 
@@ -78,6 +86,7 @@ def shelf(tmp_path_factory, trained):
     (root / "latin1.toml").write_bytes(b'name = "caf\xe9"\n')
     (root / "deep.toml").write_text("x = " + "[" * 5000)
     (root / "good.toml").write_text(GOOD)
+    (root / "space.toml").write_text(SPACE)
     (root / "compare.toml").write_text(GOOD + GOOD.replace("steps", 'label = "retrain"\nsteps'))
     return root
 

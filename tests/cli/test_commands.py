@@ -118,7 +118,7 @@ def short_demo(monkeypatch):
 
     def short(path, read=spec.read_toml):
         values = read(path)
-        for step in values["step"]:
+        for step in values.get("step", []):
             step |= {"steps": 2} if step["kind"] == "train" else {}
         return values
 
@@ -156,6 +156,10 @@ JSON = [
         lambda v: len(v["claims"]) > 20 and any("levels" in line for line in v["differs"]) and v["files"],
     ),
     ("score {pack} --runs {trained} --data digits --verify", lambda v: v["plays"] in (True, False) and v["layers"]),
+    (
+        "search {shelf}/space.toml --runs {tmp}/runs --out {tmp}/s --threads 1",
+        lambda v: v["best"]["met"] and v["trials"] == 2 and v["settings"],
+    ),
     ("score w=1e5,f=1e7", lambda v: len(v["scores"]) == 3),
     (
         "pack {trained}/{pack}/packed.safetensors --out {tmp}/a.prunery --data digits --explain",

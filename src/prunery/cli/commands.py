@@ -280,6 +280,33 @@ def score(
 
 
 @app.command()
+def search(
+    file: Annotated[Path, typer.Argument(metavar="SPACE.toml", help="what may vary, what must hold, what is wanted")],
+    trials: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="at most so many trials")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the trials, the best one's settings and the figure")] = Path(
+        "search"
+    ),
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    device: Device = "auto",
+    threads: Threads = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Trials of a recipe over a space of settings: the best that meets a target."""
+    from . import screen
+    from . import search as room
+
+    space = room.asked(file, trials)
+    folder_to_write(out)
+    with place(Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)) as there:
+        found = room.carried_out(space, there)
+    told, words = room.finished(space, found, out)
+    screen.as_json(told) if json else screen.show(*words)
+
+
+@app.command()
 def pack(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("network.prunery"),

@@ -279,6 +279,30 @@ def _game(album: Album) -> "Figure | None":
     return figure
 
 
+def front_figure(points: list[tuple[float, float, bool]], cost: str, line: float | None, folder: Path) -> list[Path]:
+    """Trials as (cost, accuracy, whether the target is met), the accuracy that is wanted, and the front."""
+    from matplotlib import rc_context, style
+
+    if not points:
+        return []
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with style.context("default"), rc_context(STYLE):
+        figure, (axis,) = _figure(5.2, 3.4)
+        for met, color, label in ((True, LIGHT[0], "target met"), (False, SOFT, "target missed")):
+            there = [(x, y) for x, y, m in points if m == met]
+            if there:
+                axis.plot(*zip(*there, strict=True), "o", color=color, ms=4.5, label=label)
+        if line is not None:
+            axis.axhline(line, color=INK, lw=0.8, ls="--", zorder=1)
+        axis.step(*zip(*front([(x, y) for x, y, _ in points]), strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
+        axis.yaxis.set_major_formatter(_percent)
+        axis.set_xlabel(cost.replace("_", " "))
+        axis.set_ylabel("validation accuracy")
+        axis.legend()
+        return save(figure, folder, "front")
+
+
 def _published(figure: "Figure", axis: "Axes") -> None:
     """Others' entries as numbers, which are told below."""
     x, y = [e.score for e in ENTRIES], [e.accuracy for e in ENTRIES]

@@ -1,0 +1,190 @@
+"""What is searched, as a TOML file writes it: a recipe, the settings that may vary, what must hold, what is wanted.
+
+recipe = "score_tiny.toml"            # carried out once a trial; beside this file
+target = "accuracy >= 0.9"            # of validation images
+objective = "minimise score"
+engine = "greedy"                     # grid, random, greedy, bisection, optuna
+trials = 30
+budget = ["float.epochs=3", "qat.epochs=3"]   # what makes a trial cheap: --set of every trial
+
+[space]
+"model.widths" = [[32, 64], [48, 80]]         # choices, in order: neighbours are alike
+"quantize.bits" = [2, 3, 4]
+"float.density" = { low = 0.3, high = 0.9 }   # or a range; log = true, whole = true
+"""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..spec import Recipe, Refused, choose, quote, read_recipe, read_toml
+from .engines import ENGINES
+
+MEASURES = ("accuracy", "score", "multiply_adds", "bytes", "density", "parameters", "milliseconds")
+"""of a trial's last step: accuracy on validation images; milliseconds of one image in the engine"""
+STEPS = 9
+"""places that a range has where choices are asked for"""
+Choices = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def at(self, share: float) -> float:
+        """A number so far on the way from the lowest to the highest."""
+        if self.log:
+            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + share * (self.high - self.low)
+        return round(value) if self.whole else float(f"{min(max(value, self.low), self.high):.6g}")
+
+    def choices(self) -> Choices:
+        """Evenly spread."""
+        return tuple(dict.fromkeys(self.at(i / (STEPS - 1)) for i in range(STEPS)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a trial must meet."""
+
+    measure: str
+    least: bool
+    bound: float
+
+    def met(self, measures: dict[str, float]) -> bool:
+        value = measures[self.measure]
+        return value >= self.bound if self.least else value <= self.bound
+
+    def short(self, measures: dict[str, float]) -> float:
+        """How far it is missed; nothing where it is met."""
+        value = measures[self.measure]
+        return max(0.0, self.bound - value if self.least else value - self.bound)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is wanted among those that meet it."""
+
+    measure: str
+    least: bool
+
+    def cost(self, measures: dict[str, float]) -> float:
+        """The smaller, the better."""
+        return measures[self.measure] if self.least else -measures[self.measure]
+
+
+@dataclass(frozen=True)
+class Space:
+    """All of it."""
+
+    path: Path
+    recipe: Path
+    axes: dict[str, Choices | Range]
+    target: Target
+    objective: Objective
+    engine: str = "greedy"
+    trials: int = 20
+    seed: int = 0
+    budget: tuple[str, ...] = ()
+
+    @property
+    def measures(self) -> set[str]:
+        """What has to be measured of a trial."""
+        return {"accuracy", self.target.measure, self.objective.measure}
+
+    def choices(self) -> dict[str, Choices]:
+        """Every axis as choices in order."""
+        return {k: v.choices() if isinstance(v, Range) else v for k, v in self.axes.items()}
+
+    def digest(self) -> str:
+        """Of all that a trial's result depends on, the engine and the number of trials aside."""
+        parts = [self.recipe.read_text(encoding="utf-8"), list(self.budget), str(self.target), str(self.objective)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    def made(self, point: dict[str, Any]) -> Recipe:
+        """The recipe of a trial."""
+        settings = [*self.budget, *(f"{k}={json.dumps(v)}" for k, v in point.items())]
+        return read_recipe(self.recipe, settings)
+
+
+KEYS = ("name", "about", "recipe", "target", "objective", "engine", "trials", "seed", "budget", "space")
+
+
+def read_space(path: Path) -> Space:
+    """The space in a file; what cannot be is refused before anything is trained."""
+    values = read_toml(path)
+    try:
+        return _space(path, values)
+    except Refused as error:
+        raise error if str(path) in str(error) else Refused(f"{path}: {error}") from None
+
+
+def _space(path: Path, values: dict[str, Any]) -> Space:
+    for key in values:
+        choose(key, KEYS, "a key of the search")
+    for key in ("recipe", "target", "objective", "space"):
+        if key not in values:
+            raise Refused(f"{key} is missing; expected recipe, target, objective and [space]")
+    given = {f.name: values[f.name] for f in fields(Space) if f.name in values and f.name not in ("path", "recipe")}
+    for key, least in (("trials", 1), ("seed", 0)):
+        value = given.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise Refused(f"{key} = {quote(value)} is not allowed; expected a whole number, {least} or more")
+    budget = values.get("budget", [])
+    if not isinstance(budget, list) or not all(isinstance(b, str) for b in budget):
+        raise Refused(f'budget = {quote(budget)} is not allowed; expected settings such as ["train.epochs=2"]')
+    choose(values.get("engine", "greedy"), ENGINES, "engine")
+    axes = values["space"]
+    if not isinstance(axes, dict) or not axes:
+        raise Refused('[space] is empty; expected at least one setting, such as "train.lr" = [0.1, 0.2]')
+    parsed = {k: _axis(k, v) for k, v in axes.items()}
+    text = {k: values[k] for k in ("recipe", "target", "objective")}
+    for key, value in text.items():
+        if not isinstance(value, str):
+            raise Refused(f"{key} = {quote(value)} is not allowed; expected a text")
+    space = Space(
+        path, path.parent / text["recipe"], parsed, _target(text["target"]), _objective(text["objective"]),
+        **{k: v for k, v in given.items() if k in ("engine", "trials", "seed")}, budget=tuple(budget),
+    )  # fmt: skip
+    for i in range(2):  # both ends of every axis: a setting that is none fails here
+        space.made({k: (v[0], v[-1])[i] for k, v in space.choices().items()})
+    if space.engine == "bisection" and len(axes) != 1:
+        raise Refused(f"engine = bisection is for one setting, [space] has {len(axes)}; expected one, or greedy")
+    return space
+
+
+def _axis(key: str, value: Any) -> Choices | Range:
+    if isinstance(value, list) and len(value) > 1:
+        return tuple(value)
+    if isinstance(value, dict) and {"low", "high"} <= set(value) <= {"low", "high", "log", "whole"}:
+        low, high, log = value["low"], value["high"], bool(value.get("log"))
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high))
+        if numbers and low < high and (low > 0 or not log):
+            return Range(low, high, log, bool(value.get("whole")))
+    seen = f"space: {quote(key)} = {quote(value)} is not allowed"
+    raise Refused(f"{seen}; expected two choices or more in a list, or {{ low = 0.1, high = 0.9 }}")
+
+
+def _target(text: str) -> Target:
+    found = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*([\d.eE+-]+)\s*", text)
+    number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", found[3]) if found else None
+    if not found or not number:
+        raise Refused(f"target = {quote(text)} is not allowed; expected such as accuracy >= 0.9")
+    return Target(choose(found[1], MEASURES, "target: the measure"), found[2] == ">=", float(found[3]))
+
+
+def _objective(text: str) -> Objective:
+    word, _, measure = text.strip().partition(" ")
+    if word not in ("minimise", "minimize", "maximise", "maximize") or not measure:
+        raise Refused(f"objective = {quote(text)} is not allowed; expected such as minimise score")
+    return Objective(choose(measure.strip(), MEASURES, "objective: the measure"), word.startswith("min"))
