@@ -391,7 +391,7 @@ def masked(weights: dict[str, torch.Tensor], mask: dict[str, torch.Tensor]) -> d
 
 
 def _quantize(spec: Quantize, given: Given) -> Made:
-    if not spec.activations:
+    if not spec.activations and not spec.learned:
         _unquantised(given.network, "quantize")
         rounded, scales = quantize.quantize(prunable(given.network), spec.bits, spec.per)
         return State(given.state.weights | rounded, given.state.masks, scales), {}

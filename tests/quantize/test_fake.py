@@ -144,6 +144,38 @@ def test_steps_do_not_decay_and_are_trained():
     assert all(isinstance(p, Step) for p in copy.deepcopy(net).parameters() if p.shape == () and p.requires_grad)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_weights_alone_can_have_few_bits_and_learn(bits):
+    """With one bit this is BinaryConnect (1511.00363), with a learned size for each output."""
+    net = network()
+    masks = {n: torch.rand(p.shape) < 0.5 for n, p in net.named_parameters() if p.ndim > 1}
+    for name, mask in masks.items():
+        dict(net.named_parameters())[name].data *= mask
+    plan = planned(net, Quantize(bits=bits, learned=True))
+    assert {b.input for b in plan.values()} == {0}
+    assert [b.weight for b in plan.values()][1:-1] == [bits] * (len(plan) - 2)
+    quantised_(net, plan, [images()])
+    x = images()
+    _, weight, _ = net.layer1[0].conv1.operands(torch.randn(2, 8, 16, 16))
+    assert len(weight.unique()) <= 2**bits + 1
+    rule = optimizer(net, Train(lr=0.1))
+    losses = []
+    for _ in range(20):
+        loss = F.cross_entropy(net.train()(x), torch.arange(32) % 10)
+        rule.zero_grad()
+        loss.backward()
+        for name, mask in masks.items():
+            dict(net.named_parameters())[name].grad.mul_(mask)
+        rule.step()
+        losses.append(loss.item())
+    assert min(losses[-3:]) < losses[0] - 0.2
+    made = fold(net)
+    assert all(not whole_weights(m)[~masks[f"{n}.weight"]].any() for n, m in quantised_layers(made).items())
+    with torch.no_grad():
+        assert (made(x) - net.eval()(x)).norm() / net(x).norm() < 0.02
+    assert described(made)["conv1"]["input"] == 0
+
+
 # --- whole numbers ----------------------------------------------------------------------------------------------------
 
 

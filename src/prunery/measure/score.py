@@ -137,10 +137,10 @@ def _layer(row: Row, module: Any, outputs: int, floats: int) -> Line:
     if quantised is None:
         return line
     bits = quantised.bits
-    steps = 1 + (len(weight) if bits.folded else quantised.weight_quantiser.step.numel())
+    steps = bool(bits.input) + (len(weight) if bits.folded else quantised.weight_quantiser.step.numel())
     kept = int(torch.count_nonzero(whole_weights(quantised)))
     return replace(
-        line, kept=kept, weight_bits=bits.weight, input_bits=bits.input, others=line.others + steps,
+        line, kept=kept, weight_bits=bits.weight, input_bits=bits.input or floats, others=line.others + steps,
         other_bits=SHORT if bits.folded else floats,
     )  # fmt: skip
 

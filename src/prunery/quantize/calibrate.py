@@ -21,7 +21,8 @@ def quantised_(network: nn.Module, plan: Mapping[str, Bits], batches: Iterable[T
     wear_(network, {n: replace(bits, signed=bool((seen[n] < 0).any())) for n, bits in plan.items()})
     for name, layer in quantised_layers(network).items():
         if name in plan:
-            _fit_(layer.input_quantiser, seen[name].view(1, -1))
+            if layer.input_quantiser:
+                _fit_(layer.input_quantiser, seen[name].view(1, -1))
             rows = layer.weight.detach()
             _fit_(layer.weight_quantiser, rows.flatten(1) if layer.bits.per == "channel" else rows.view(1, -1))
 

@@ -26,7 +26,7 @@ class Bits:
     weight: int
     """bits of a weight, sign included; 1 is -1 and 1"""
     input: int
-    """bits of an input"""
+    """bits of an input; 0: whatever comes"""
     per: str = "channel"
     """one step of weights for each output channel, or one for a whole layer (tensor)"""
     signed: bool = True
@@ -124,7 +124,7 @@ class _Quantised(nn.Module):
     bits: Bits
     weight: Any
     bias: Any
-    input_quantiser: Quantiser
+    input_quantiser: Quantiser | None
     weight_quantiser: Quantiser
     multiplier: Tensor | None
     behind: nn.Module | None
@@ -135,13 +135,14 @@ class _Quantised(nn.Module):
         shape = (len(self.weight), *[1] * (self.weight.ndim - 1)) if bits.per == "channel" else ()
         self.bits = bits
         self.weight_quantiser = Quantiser(bits.weights, bits.weight == 1, shape, batched=False)
-        self.input_quantiser = Quantiser(bits.inputs, bits.signed and bits.input == 1, (), batched=True)
+        inputs = Quantiser(bits.inputs, bits.signed and bits.input == 1, (), batched=True) if bits.input else None
+        self.input_quantiser = inputs
         multiplier = torch.ones(len(self.weight)) if bits.folded else None
         self.register_buffer("multiplier", multiplier)
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs and weights as whole numbers, and what a product of two is worth, for each output."""
-        whole, sx = self.input_quantiser(x)
+        whole, sx = self.input_quantiser(x) if self.input_quantiser else (x, torch.ones((), device=x.device))
         weight, sw = self.weight_quantiser(self.weight)
         if self.multiplier is not None:
             return whole, weight, self.multiplier
@@ -244,7 +245,7 @@ def _bits(told: Any, where: str) -> Bits:
     wrong = (
         not isinstance(told, dict) or set(told) != set(kinds) or any(type(told[k]) is not t for k, t in kinds.items())
     )
-    if wrong or not 1 <= told["weight"] <= 8 or not 1 <= told["input"] <= 8 or told["per"] not in ("channel", "tensor"):
+    if wrong or not 1 <= told["weight"] <= 8 or not 0 <= told["input"] <= 8 or told["per"] not in ("channel", "tensor"):
         raise Refused(f"{where} is not allowed; expected what prunery wrote: copy the file again")
     return Bits(**told)
 

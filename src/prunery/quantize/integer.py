@@ -41,7 +41,8 @@ def folded(network: nn.Module, behind: Mapping[str, str]) -> nn.Module:
 @torch.no_grad()
 def _fold_(layer: Quantised, norm: Any) -> None:
     """y = (sums s + bias - mean) gamma / sqrt(variance + eps) + beta, as one multiplier and one bias, in doubles."""
-    layer.input_quantiser.step.copy_(_short(layer.input_quantiser.step.clamp(min=SMALLEST)))
+    if layer.input_quantiser:
+        layer.input_quantiser.step.copy_(_short(layer.input_quantiser.step.clamp(min=SMALLEST)))
     _, weight, scale = layer.operands(torch.zeros(1))
     scale, bias = scale.double(), torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.double()
     if norm is not None:
@@ -49,9 +50,11 @@ def _fold_(layer: Quantised, norm: Any) -> None:
         gain = gain if norm.weight is None else gain * norm.weight.double()
         scale, bias = scale * gain, (bias - norm.running_mean.double()) * gain
         bias = bias if norm.bias is None else bias + norm.bias.double()
-    step, layer.weight.data = layer.input_quantiser.step, weight
+    step = layer.input_quantiser.step if layer.input_quantiser else None
+    layer.weight.data = weight
     layer.wear(replace(layer.bits, folded=True, per="tensor"))
-    layer.input_quantiser.step.copy_(step)
+    if layer.input_quantiser and step is not None:
+        layer.input_quantiser.step.copy_(step)
     layer.multiplier = _short(scale)
     layer.bias = nn.Parameter(_short(bias), requires_grad=False)
 
@@ -69,6 +72,8 @@ def whole_weights(layer: Quantised) -> Tensor:
 
 def _bounded(layer: Quantised, name: str) -> None:
     """Refuses sums that float32 may round."""
+    if not layer.input_quantiser:
+        return  # its sums are not of whole numbers
     reach = max(abs(layer.bits.inputs[0]), layer.bits.inputs[1])
     largest = int(whole_weights(layer).long().abs().flatten(1).sum(1).max()) * reach
     if largest >= EXACT:
@@ -78,7 +83,7 @@ def _bounded(layer: Quantised, name: str) -> None:
 @contextmanager
 def in_integers(network: nn.Module) -> Iterator[None]:
     """For a while, sums of quantised layers are computed in integers."""
-    layers = quantised_layers(network).values()
+    layers = [layer for layer in quantised_layers(network).values() if layer.input_quantiser]
     for layer in layers:
         layer.sums = _IntegerSums(layer)  # type: ignore[method-assign]
     try:

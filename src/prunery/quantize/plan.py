@@ -18,10 +18,10 @@ def planned(network: nn.Module, spec: Quantize) -> dict[str, Bits]:
         weight, input = spec.bits, spec.activations
         depthwise = getattr(layer, "groups", 1) > 1 and layer.groups == layer.in_channels
         if spec.depthwise and depthwise:
-            weight, input = spec.depthwise, max(spec.depthwise, spec.activations)
+            weight, input = spec.depthwise, max(spec.depthwise, spec.activations) if spec.activations else 0
         if name in (order[0], order[-1]):
             own = spec.first if name == order[0] else spec.last
-            weight, input = (own, own) if own else (weight, input)
+            weight, input = (own, own if spec.activations else 0) if own else (weight, input)
         found[name] = weight, input
     for pattern, bits in (layer_bits(entry) for entry in spec.layers):
         hit = [n for n in order if fnmatchcase(n, pattern)]

@@ -377,16 +377,18 @@ class Quantize(Spec):
     data: Data = Data()
     """images to measure the result on, and to find the scales of activations with"""
     bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 8
-    """bits of a weight, sign included; 1 (-1 and 1) with activations only"""
+    """bits of a weight, sign included; 1 is -1 and 1, with activations or learned"""
     per: Literal["channel", "tensor"] = "channel"
     """one scale for each output channel, or one for a whole layer"""
     activations: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 0
     """bits of what each layer reads; 0 leaves it as it is and rounds the weights once. Otherwise scales are parameters,
     training behind this step is quantisation-aware, and pack makes whole numbers of the network"""
+    learned: bool = False
+    """train the scales of weights where activations are left alone; with a single bit this is BinaryConnect"""
     ternary: bool = False
     """of two bits of a weight only -1, 0 and 1"""
     first: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
-    """bits of the first layer, which reads pixels, weights and inputs alike; 0: as all others. With activations only"""
+    """bits of the first layer, which reads pixels, weights and inputs alike; 0: as all others"""
     last: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
     """the same of the last layer"""
     depthwise: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 0
@@ -402,13 +404,15 @@ class Quantize(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.activations:
+        if not self.activations and not self.learned:
             changed = [
                 n for n in ("ternary", "first", "last", "depthwise", "layers") if getattr(self, n) != _default(n)
             ]
             if changed or self.bits == 1:
                 what = f"quantize.{changed[0]}" if changed else "quantize.bits = 1"
-                raise Refused(f"{what} needs activations; expected quantize.activations between 1 and 8 with it")
+                raise Refused(
+                    f"{what} needs activations or learned; expected quantize.activations between 1 and 8 with it"
+                )
         if self.ternary and self.bits != 2:
             raise Refused(f"quantize.ternary needs two bits, bits = {self.bits}; expected bits = 2")
         for entry in self.layers:
