@@ -20,6 +20,7 @@ from .arguments import a_network, a_plain_network, an_example, answers, applied,
 from .chain import skeleton
 from .masks import Mask, apply_, prunable
 from .models import default_input, describe, reshape_
+from .quantize import described, plan_of, wear_
 from .runs import State, checksum, pack, read_state, write_tensors
 from .spec import Model, Prune, Refused, build, choose, hints, plain, quote
 from .train.loop import derived
@@ -57,6 +58,8 @@ def load(
         # A file that does not fit leaves the user's network as it was.
         if "architecture" in about:
             reshape_(tried, about["architecture"], f"{what}: the architecture")
+        if "quantised" in about:
+            wear_(tried, plan_of(about["quantised"], str(what)))
         models.fit(tried, state.weights, str(what), head=False)
     return network.eval()
 
@@ -133,6 +136,7 @@ def save(
         raise Refused(f"{path.parent} is no folder; expected one to write {path.name} into")
     masks = applied(network, fitting(network, masks or {}, "save"), "save")
     about: dict[str, Any] = {"format": FORMAT, "class": type(network).__name__, "architecture": describe(network)}
+    about |= {"quantised": bits} if (bits := described(network)) else {}
     tensors = {n: t.detach().cpu() for n, t in network.state_dict().items()}
     broken = next((n for n, t in tensors.items() if t.is_floating_point() and bool(t.isnan().any())), "")
     if broken:
@@ -144,17 +148,18 @@ def save(
     spec = _spec(model) if isinstance(model, str) else _sealed(model or getattr(network, "prunery_model", None))
     if isinstance(spec, Model):
         about["model"] = plain(spec)
-        _comes_back(spec, about["architecture"], tensors)
+        _comes_back(spec, about, tensors)
     state = State(tensors, masks)
     write_tensors(path, pack(state) if half else state.tensors(), about)
     return path
 
 
-def _comes_back(spec: Model, architecture: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _comes_back(spec: Model, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Does now what `load` will do: a file that does not open is found out too late."""
     try:
         fresh = skeleton(spec)
-        reshape_(fresh, architecture)
+        reshape_(fresh, about["architecture"])
+        wear_(fresh, plan_of(about.get("quantised", {}), "its state"))
         models.fit(fresh, tensors, "its state", head=False)
     except Refused as error:
         seen = f"save: this network cannot be rebuilt from model {quote(spec.name)}: {error}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import prunery
 from prunery import data, quantize
 from prunery.chain import PACKED, Place, network_of, opened, run
 from prunery.runs import Runs
@@ -82,6 +83,21 @@ def test_a_checkpoint_of_a_quantised_network_opens_by_itself(done):
     again.load_state_dict(state.weights)
     assert quantize.described(network) == quantize.described(again)
     assert quantize.described(network)["conv2"]["weight"] == 2
+
+
+def test_quantised_networks_are_loaded_and_saved_from_python(done, tmp_path):
+    x = torch.rand(3, 1, 8, 8)
+    for stage in ("again", "pack"):
+        file = done[stage].folder / (PACKED if stage == "pack" else "weights.safetensors")
+        network = prunery.load(file)
+        saved = prunery.load(prunery.save(network, tmp_path / f"{stage}.safetensors"))
+        assert torch.equal(saved(x), network(x))
+        assert quantize.described(saved) == quantize.described(network) != {}
+
+
+def test_the_engine_says_what_it_has_no_operation_for(done):
+    with pytest.raises(Refused, match="conv1 computes with few bits"):
+        prunery.pack(network_of(done["again"])[0], torch.rand(1, 1, 8, 8))
 
 
 @pytest.mark.parametrize("step", [{"kind": "shrink"}, {"kind": "factorise"}, {"kind": "quantize", "label": "round"}])

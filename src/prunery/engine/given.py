@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import arguments
+from ..quantize import quantised_layers
 from ..spec import Refused
 
 ENOUGH = 4096
@@ -17,6 +18,10 @@ ENOUGH = 4096
 def a_network(network: Any, who: str) -> nn.Module:
     """A module with values, all of which are numbers."""
     network = arguments.a_network(network, who)
+    few = next(iter(quantised_layers(network)), "")
+    if few:
+        seen = f"{who}: {few} computes with few bits in a way that the engine has no operation for"
+        raise Refused(f"{seen}; give the network as it was before it was quantised, with typical inputs to calibrate")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             raise Refused(f"{who}: {name} has no shape yet; run the network once: network(example)")
