@@ -85,6 +85,26 @@ def test_a_checkpoint_of_a_quantised_network_opens_by_itself(done):
     assert quantize.described(network)["conv2"]["weight"] == 2
 
 
+def test_clusters_are_packed_as_codes(place):
+    steps = [
+        TRAIN,
+        {"kind": "prune", "density": 0.3},
+        {"kind": "quantize", "bits": 3, "learned": True, "clusters": True},
+    ]
+    found = run(made(*steps, TUNE | {"label": "qat"}, {"kind": "pack"}), place)
+    network, state, _ = opened(found["pack"].folder / PACKED)
+    splits = data.load(found["train"].spec.data, place.data)
+    assert evaluate(network, splits.test, splits).as_dict() == found["pack"].result["test"]
+    assert abs(found["pack"].result["test"]["accuracy"] - found["qat"].result["test"]["accuracy"]) < 0.02
+    assert found["qat"].result["test"]["accuracy"] > 0.95
+    assert not [n for n in state.weights if n.endswith("codes")]
+    codes = set(state.weights["conv2.weight"].unique().tolist())
+    assert codes <= set(range(8))
+    assert len(codes) > 5
+    weights = sum(w.numel() for n, w in state.weights.items() if n.endswith("weight"))
+    assert found["pack"].result["bytes"] < weights * (1 + 0.3 * 3.2) / 8 + 10_000
+
+
 def test_quantised_networks_are_loaded_and_saved_from_python(done, tmp_path):
     x = torch.rand(3, 1, 8, 8)
     for stage in ("again", "pack"):

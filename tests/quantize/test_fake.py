@@ -24,7 +24,7 @@ from prunery.quantize import (
     wear_,
     whole_weights,
 )
-from prunery.quantize.calibrate import best_steps
+from prunery.quantize.calibrate import best_steps, clustered
 from prunery.quantize.fake import Rounded
 from prunery.spec import Model, Quantize, Refused, Train
 from prunery.train.optim import optimizer
@@ -174,6 +174,68 @@ def test_weights_alone_can_have_few_bits_and_learn(bits):
     with torch.no_grad():
         assert (made(x) - net.eval()(x)).norm() / net(x).norm() < 0.02
     assert described(made)["conv1"]["input"] == 0
+
+
+# --- weights that share values ----------------------------------------------------------------------------------------
+
+
+def shared(bits=3, input=0):
+    net = network()
+    masks = {n: torch.rand(p.shape) < 0.5 for n, p in net.named_parameters() if p.ndim > 1}
+    for name, mask in masks.items():
+        dict(net.named_parameters())[name].data *= mask
+    how = {"activations": input} if input else {"learned": True}
+    quantised_(net, planned(net, Quantize(bits=bits, clusters=True, first=0, last=0, **how)), [images()])
+    return net.eval(), masks
+
+
+@pytest.mark.parametrize("input", [0, 4])
+def test_clusters_share_values_that_learn_and_zeros_stay(input):
+    net, masks = shared(input=input)
+    conv = net.layer1[0].conv1
+    before = conv.weight_quantiser(conv.weight)[0]
+    assert len(before.unique()) <= 8
+    assert not before[~masks["layer1.0.conv1.weight"]].any()
+    far = (before - conv.weight).square().mean() / conv.weight.square().mean()
+    assert far < 0.05
+    rule = optimizer(net, Train(lr=0.05, weight_decay=0.1))
+    for _ in range(5):
+        loss = F.cross_entropy(net.train()(images()), torch.arange(32) % 10)
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    after = conv.weight_quantiser(conv.weight)[0]
+    assert not torch.equal(after, before)
+    assert len(after.unique()) <= 8
+    for stage in (net.eval(), fold(net)):
+        for name, layer in quantised_layers(stage).items():
+            assert not whole_weights(layer)[~masks[f"{name}.weight"]].any()
+    with torch.no_grad():
+        x = images()
+        assert (fold(net)(x) - net(x)).norm() / net(x).norm() < 0.03
+
+
+def test_a_gradient_of_a_shared_value_is_the_sum_of_its_weights():
+    net = nn.Sequential(nn.Linear(6, 4, bias=False))
+    quantised_(net, planned(net, Quantize(bits=2, clusters=True, learned=True, first=0, last=0)), [torch.randn(8, 6)])
+    book = net[0].weight_quantiser
+    weight = book(net[0].weight)[0].detach().requires_grad_()
+    x = torch.randn(8, 6)
+    F.linear(x, weight).square().sum().backward()
+    net.train()(x).square().sum().backward()
+    for code in range(1, 4):
+        assert book.values.grad[code - 1] == pytest.approx(weight.grad[book.codes == code].sum().item(), rel=1e-3)
+    assert net[0].weight.grad is None
+
+
+def test_k_means_is_no_worse_than_even_steps():
+    numbers = torch.randn(2000, generator=torch.Generator().manual_seed(0)) ** 3
+    values, codes = clustered(numbers, 7)
+    even = torch.linspace(float(numbers.min()), float(numbers.max()), 7)
+    nearest = (numbers[:, None] - even).square().min(1).values
+    assert (numbers - values[codes]).square().mean() < 0.5 * nearest.mean()
+    assert torch.equal(codes, (numbers[:, None] - values).abs().argmin(1))
+    assert len(clustered(torch.zeros(0), 3)[1]) == 0
 
 
 # --- whole numbers ----------------------------------------------------------------------------------------------------

@@ -281,6 +281,7 @@ def test_every_field_is_part_of_the_name(cls, name):
 COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}, "rewind": {"every": 5}}
 COMPANY |= {f"quantize.{n}": {"activations": 8, n: 5} for n in ("first", "last", "depthwise")}
 COMPANY |= {"quantize.bits": {"activations": 8}, "quantize.ternary": {"activations": 8, "bits": 2}}
+COMPANY |= {"quantize.clusters": {"learned": True}}
 COMPANY |= {"quantize.layers": {"activations": 8, "layers": ["x=4/4"]}}
 COMPANY |= {"model.widths": {"depths": [1, 1, 1]}, "model.depths": {"widths": [8, 8, 8]}}
 SOURCED = {"arms": ["ticket", "transferred"]}

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..masks import PRUNABLE
 from ..models import probe
-from ..quantize import Quantiser, quantised_layers, whole_weights
+from ..quantize import Codebook, Quantiser, quantised_layers, whole_weights
 from ..spec import Refused, quote
 from .count import Row, count
 
@@ -118,7 +118,7 @@ def _line(network: nn.Module, row: Row, floats: int) -> Line | None:
     if isinstance(module, PRUNABLE):
         return _layer(row, module, outputs, floats)
     own = sum(p.numel() for p in module.parameters(recurse=False))
-    if isinstance(module, Quantiser):
+    if isinstance(module, Quantiser | Codebook):
         return None  # its layer is charged for it
     if own or type(module).__name__ in FREE:
         return Line(row.name, row.type, outputs=outputs, others=own, other_bits=floats)
@@ -137,7 +137,10 @@ def _layer(row: Row, module: Any, outputs: int, floats: int) -> Line:
     if quantised is None:
         return line
     bits = quantised.bits
-    steps = bool(bits.input) + (len(weight) if bits.folded else quantised.weight_quantiser.step.numel())
+    learned = sum(p.numel() for p in quantised.weight_quantiser.parameters())
+    steps = (
+        bool(bits.input) + (0 if bits.folded and not bits.clusters else learned) + (len(weight) if bits.folded else 0)
+    )
     kept = int(torch.count_nonzero(whole_weights(quantised)))
     return replace(
         line, kept=kept, weight_bits=bits.weight, input_bits=bits.input or floats, others=line.others + steps,

@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .fake import SMALLEST, Bits, Quantiser, quantised_layers, wear_
+from .fake import SMALLEST, Bits, Codebook, Quantiser, quantised_layers, wear_
 
 SAMPLE = 1 << 15
 """numbers of a layer's inputs that are looked at"""
-CANDIDATES = 80
-"""steps that are tried, up to the one that just reaches the largest number"""
+CANDIDATES, ROUNDS = 80, 40
+"""steps that are tried, up to the one that just reaches the largest number; rounds of k-means"""
 
 
 def quantised_(network: nn.Module, plan: Mapping[str, Bits], batches: Iterable[Tensor]) -> None:
@@ -24,6 +24,9 @@ def quantised_(network: nn.Module, plan: Mapping[str, Bits], batches: Iterable[T
             if layer.input_quantiser:
                 _fit_(layer.input_quantiser, seen[name].view(1, -1))
             rows = layer.weight.detach()
+            if isinstance(layer.weight_quantiser, Codebook):
+                _share_(layer.weight_quantiser, rows)
+                continue
             _fit_(layer.weight_quantiser, rows.flatten(1) if layer.bits.per == "channel" else rows.view(1, -1))
 
 
@@ -69,3 +72,25 @@ def best_steps(rows: Tensor, low: int, high: int, binary: bool = False) -> Tenso
         best = torch.where(error < least, step[:, 0], best)
         least = torch.minimum(error, least)
     return torch.where(reach > 0, best, 1.0)
+
+
+def _share_(book: Codebook, weight: Tensor) -> None:
+    """Values and codes by k-means; what is zero stays zero."""
+    values, codes = clustered(weight[weight != 0], len(book.values))
+    with torch.no_grad():
+        book.values.copy_(values)
+        assert book.codes is not None
+        book.codes.masked_scatter_(weight != 0, (codes + 1).to(torch.uint8))
+
+
+def clustered(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """So many values and the nearest one's number for each: Lloyd's rounds from evenly spread ones."""
+    if not len(numbers):
+        return torch.zeros(count), torch.zeros(0, dtype=torch.int64)
+    values = torch.linspace(float(numbers.min()), float(numbers.max()), count)
+    for _ in range(ROUNDS):
+        codes = torch.bucketize(numbers, (values[1:] + values[:-1]) / 2)
+        sizes = torch.bincount(codes, minlength=count)
+        means = torch.zeros(count).index_add_(0, codes, numbers) / sizes.clamp(min=1)
+        values = torch.where(sizes > 0, means, values).sort().values
+    return values, torch.bucketize(numbers, (values[1:] + values[:-1]) / 2)

@@ -33,6 +33,8 @@ class Bits:
     """whether inputs may be negative"""
     ternary: bool = False
     """of two bits of a weight only -1, 0 and 1"""
+    clusters: bool = False
+    """weights are not whole numbers but share so few values, of which zero is one"""
     folded: bool = False
     """whether a multiplier for each output stands for steps and normalisation"""
 
@@ -118,6 +120,26 @@ class Quantiser(nn.Module):
         return Rounded.apply(x, step, self.low, self.high, self.binary), step
 
 
+class Codebook(nn.Module):
+    """Weights that share a few values, which are learned (Han et al. 1510.00149); the code 0 is zero."""
+
+    codes: Tensor | None
+
+    def __init__(self, count: int, shape: torch.Size | None) -> None:
+        super().__init__()
+        self.values = Step(torch.zeros(count))
+        self.register_buffer("codes", None if shape is None else torch.zeros(shape, dtype=torch.uint8))
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights, and one; without codes of its own, those that the weights are."""
+        values = torch.cat([self.values.new_zeros(1), self.values])
+        return values[self.coded(weight)], self.values.new_ones(())
+
+    def coded(self, weight: Tensor) -> Tensor:
+        """A code for each weight."""
+        return (weight if self.codes is None else self.codes).long()
+
+
 class _Quantised(nn.Module):
     """What both kinds of layers share."""
 
@@ -125,7 +147,7 @@ class _Quantised(nn.Module):
     weight: Any
     bias: Any
     input_quantiser: Quantiser | None
-    weight_quantiser: Quantiser
+    weight_quantiser: Quantiser | Codebook
     multiplier: Tensor | None
     behind: nn.Module | None
     """what the layer does after its sums, where it is several in one"""
@@ -134,7 +156,11 @@ class _Quantised(nn.Module):
         """Quantisers for so many bits; steps are 1 until they are found or loaded."""
         shape = (len(self.weight), *[1] * (self.weight.ndim - 1)) if bits.per == "channel" else ()
         self.bits = bits
-        self.weight_quantiser = Quantiser(bits.weights, bits.weight == 1, shape, batched=False)
+        self.weight_quantiser = (
+            Codebook(2**bits.weight - 1, None if bits.folded else self.weight.shape)
+            if bits.clusters
+            else Quantiser(bits.weights, bits.weight == 1, shape, batched=False)
+        )
         inputs = Quantiser(bits.inputs, bits.signed and bits.input == 1, (), batched=True) if bits.input else None
         self.input_quantiser = inputs
         multiplier = torch.ones(len(self.weight)) if bits.folded else None
@@ -241,7 +267,8 @@ def plan_of(table: Any, where: str) -> dict[str, Bits]:
 
 
 def _bits(told: Any, where: str) -> Bits:
-    kinds = {"weight": int, "input": int, "per": str, "signed": bool, "ternary": bool, "folded": bool}
+    kinds = {"weight": int, "input": int, "per": str, "signed": bool, "ternary": bool}
+    kinds |= {"clusters": bool, "folded": bool}
     wrong = (
         not isinstance(told, dict) or set(told) != set(kinds) or any(type(told[k]) is not t for k, t in kinds.items())
     )

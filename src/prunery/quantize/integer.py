@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..spec import Refused
-from .fake import SMALLEST, QuantConv2d, Quantised, QuantLinear, quantised_layers
+from .fake import SMALLEST, Codebook, QuantConv2d, Quantised, QuantLinear, quantised_layers
 
 EXACT = 2**24
 """whole numbers that float32 holds"""
@@ -51,12 +51,20 @@ def _fold_(layer: Quantised, norm: Any) -> None:
         scale, bias = scale * gain, (bias - norm.running_mean.double()) * gain
         bias = bias if norm.bias is None else bias + norm.bias.double()
     step = layer.input_quantiser.step if layer.input_quantiser else None
-    layer.weight.data = weight
+    book = layer.weight_quantiser if isinstance(layer.weight_quantiser, Codebook) else None
+    layer.weight.data = weight if book is None else book.coded(layer.weight).float()
     layer.wear(replace(layer.bits, folded=True, per="tensor"))
     if layer.input_quantiser and step is not None:
         layer.input_quantiser.step.copy_(step)
+    if book is not None and isinstance(layer.weight_quantiser, Codebook):
+        layer.weight_quantiser.values.copy_(_short(book.values))
     layer.multiplier = _short(scale)
     layer.bias = nn.Parameter(_short(bias), requires_grad=False)
+
+
+def _whole(layer: Quantised) -> bool:
+    """Whether its sums are of whole numbers."""
+    return layer.input_quantiser is not None and not isinstance(layer.weight_quantiser, Codebook)
 
 
 def _short(x: Tensor) -> Tensor:
@@ -65,14 +73,16 @@ def _short(x: Tensor) -> Tensor:
 
 
 def whole_weights(layer: Quantised) -> Tensor:
-    """The weights as int8."""
+    """The weights as int8, or the codes of those that share values."""
+    if isinstance(layer.weight_quantiser, Codebook):
+        return layer.weight_quantiser.coded(layer.weight)
     with torch.no_grad():
         return layer.weight_quantiser(layer.weight)[0].to(torch.int8)
 
 
 def _bounded(layer: Quantised, name: str) -> None:
     """Refuses sums that float32 may round."""
-    if not layer.input_quantiser:
+    if not _whole(layer):
         return  # its sums are not of whole numbers
     reach = max(abs(layer.bits.inputs[0]), layer.bits.inputs[1])
     largest = int(whole_weights(layer).long().abs().flatten(1).sum(1).max()) * reach
@@ -83,7 +93,7 @@ def _bounded(layer: Quantised, name: str) -> None:
 @contextmanager
 def in_integers(network: nn.Module) -> Iterator[None]:
     """For a while, sums of quantised layers are computed in integers."""
-    layers = [layer for layer in quantised_layers(network).values() if layer.input_quantiser]
+    layers = [layer for layer in quantised_layers(network).values() if _whole(layer)]
     for layer in layers:
         layer.sums = _IntegerSums(layer)  # type: ignore[method-assign]
     try:

@@ -31,4 +31,6 @@ def planned(network: nn.Module, spec: Quantize) -> dict[str, Bits]:
     plan = {n: (w, a) for n, (w, a) in found.items() if w}
     if not plan:
         raise Refused("quantize.layers leaves no layer to be quantised; expected bits for at least one")
-    return {n: Bits(w, a, spec.per, ternary=spec.ternary and w == 2) for n, (w, a) in plan.items()}
+    return {
+        n: Bits(w, a, spec.per, ternary=spec.ternary and w == 2, clusters=spec.clusters) for n, (w, a) in plan.items()
+    }

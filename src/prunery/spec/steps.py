@@ -387,6 +387,8 @@ class Quantize(Spec):
     """train the scales of weights where activations are left alone; with a single bit this is BinaryConnect"""
     ternary: bool = False
     """of two bits of a weight only -1, 0 and 1"""
+    clusters: bool = False
+    """weights share 2^bits values, zero among them, found by k-means and learned, instead of multiples of a scale"""
     first: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
     """bits of the first layer, which reads pixels, weights and inputs alike; 0: as all others"""
     last: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8] = 8
@@ -406,7 +408,9 @@ class Quantize(Spec):
         super().__post_init__()
         if not self.activations and not self.learned:
             changed = [
-                n for n in ("ternary", "first", "last", "depthwise", "layers") if getattr(self, n) != _default(n)
+                n
+                for n in ("ternary", "clusters", "first", "last", "depthwise", "layers")
+                if getattr(self, n) != _default(n)
             ]
             if changed or self.bits == 1:
                 what = f"quantize.{changed[0]}" if changed else "quantize.bits = 1"
@@ -415,6 +419,8 @@ class Quantize(Spec):
                 )
         if self.ternary and self.bits != 2:
             raise Refused(f"quantize.ternary needs two bits, bits = {self.bits}; expected bits = 2")
+        if self.clusters and self.ternary:
+            raise Refused("quantize.clusters and quantize.ternary exclude each other; choose one")
         for entry in self.layers:
             layer_bits(entry)
 

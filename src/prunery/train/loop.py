@@ -172,7 +172,8 @@ class Loop:
         """Gradients to weights; pruned weights, their gradients and so their moments are exactly zero throughout."""
         if self.masked:
             pairs = [(p.grad, k) for p, k in zip(self.masked, self.keeps, strict=True) if p.grad is not None]
-            torch._foreach_mul_([g for g, _ in pairs], [k for _, k in pairs])
+            if pairs:  # weights that share values have no gradients of their own
+                torch._foreach_mul_([g for g, _ in pairs], [k for _, k in pairs])
         if self.spec.bn_l1:
             for scale in self.scales:
                 assert scale.grad is not None
