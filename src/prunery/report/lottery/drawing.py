@@ -124,7 +124,9 @@ def accuracies(
     dense = statistics.fmean(results.every("ticket", 0, metric))
     lowest = min(statistics.fmean(results.every(a, v, metric)) for a in arms for v in results.levels(a))
     if not whole:
-        axes.set_ylim(max(dense - 6, lowest - 1), None)  # below, all that is seen is that it is bad
+        low = max(dense - 6, lowest - 1)  # below, all that is seen is that it is bad
+        highest = max(v for a in arms for level in results.levels(a) for v in results.every(a, level, metric))
+        axes.set_ylim(low, highest + 0.05 * (highest - low))
 
 
 def there(results: Results, arms: Iterable[str]) -> list[str]:

@@ -96,7 +96,8 @@ def _third(results: Results) -> "Figure | None":
     for axis, curves in zip(axes, panels, strict=True):
         for i, (which, curve) in enumerate(curves.items()):
             _curve(axis, which, curve, LIGHT[i % len(LIGHT)], results.network == "lenet_300_100")
-        axis.set_xlabel("training iterations")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
+        axis.set_xlabel("thousands of training iterations")
         axis.set_ylabel("test accuracy, %")
         axis.set_ylim(*_range(panels))
         axis.legend(title="% of weights", title_fontsize=7)
