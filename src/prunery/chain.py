@@ -234,8 +234,7 @@ def make(node: Node, place: Place, work: Work) -> None:
     wanted = splits if getattr(node.spec, "measure", True) else None
     measured = summary(network.to(place.ways.device), state.masks, splits.facts.shape, wanted)
     if splits.spec.name == score.PLAYED:
-        floats = score.SHORT if isinstance(node.spec, Pack) and node.spec.values == "float16" else score.FLOAT
-        facts["score"] = score.as_dict(score.account(network, splits.facts.shape, floats).scores())
+        facts["score"] = score.as_dict(score.account(network, splits.facts.shape).scores())
     file = PACKED if isinstance(node.spec, Pack) else WEIGHTS
     return work.result(measured | facts | {"bytes": (work.folder / file).stat().st_size})
 

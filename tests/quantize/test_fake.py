@@ -246,11 +246,11 @@ def fold(net):
     return folded(net, dict(pairs(net, images()[:2], is_quantised)))
 
 
-@pytest.mark.parametrize(("weight", "input"), CASES)
-@pytest.mark.parametrize("ternary", [False, True])
+WHOLE = [*((w, i, False) for w, i in CASES), (2, 2, True)]
+
+
+@pytest.mark.parametrize(("weight", "input", "ternary"), WHOLE)
 def test_evaluation_is_integer_arithmetic_bit_for_bit(weight, input, ternary):
-    if ternary and weight != 2:
-        pytest.skip("ternary weights have two bits")
     net = fold(made(weight, input, ternary=ternary))
     assert not [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():

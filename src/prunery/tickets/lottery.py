@@ -40,11 +40,8 @@ from .trial import Final, Trial, order_seed
 FOLDER = "lottery"
 """inside the folder of runs"""
 AGREE = 1e-3
-
-
 VARIED = ("flip", "crop", "cutout", "resize")
 """What the kernels do not do to images."""
-BARRED = "barrier"
 
 
 def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
@@ -267,7 +264,7 @@ class Game:
         if draw.arm != "twin" or draw.number == 0:
             return {}
         other = self._kept(self._step(replace(draw, number=0))).weights(LEFT)
-        return {BARRED: barrier(self.table, mask, other, final.weights)}
+        return {"barrier": barrier(self.table, mask, other, final.weights)}
 
     def _hand(self, draw: Draw, mask: Mask) -> Hand:
         purpose, seed = f"{draw.arm} {draw.level} {draw.number}", draw.seed
