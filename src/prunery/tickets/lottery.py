@@ -47,11 +47,12 @@ VARIED = ("flip", "crop", "cutout", "resize")
 def run(lottery: Lottery, place: Place, pace: Pace | None = None) -> list[Step]:
     """Every network of a lottery, in the order of `lottery.draws()`; what is there already is not made again."""
     with one_thread():  # networks train side by side
+        if "transferred" in lottery.arms:
+            alike(lottery, lottery.source(), place)
         table = set_up(lottery, place)
         source = None
         if "transferred" in lottery.arms:
             there = set_up(lottery.source(), place)
-            alike(table, there)
             place.say(f"first the tickets of {there.lottery.data.name} that are transferred")
             source = _game(there, place, pace, None)
             source.play()
@@ -65,13 +66,12 @@ def _game(table: Table, place: Place, pace: Pace | None, source: "Game | None") 
     return Game(table, place, Crew(threads), pace or Pace(), source)
 
 
-def alike(table: Table, source: Table) -> None:
-    """Masks go from one network to the other, so both have to be the same."""
-    one, other = ((t.lottery.model.input, t.lottery.model.classes) for t in (table, source))
-    if one != other:
-        names = [t.lottery.data.name for t in (table, source)]
-        texts = ["x".join(map(str, shape)) + f" in {classes} classes" for shape, classes in (one, other)]
-        seen = f"lottery: {names[0]} has images of {texts[0]}, {names[1]} of {texts[1]}"
+def alike(lottery: Lottery, source: Lottery, place: Place) -> None:
+    """Masks go from one network to the other, so both have to be the same; asked before any image is read."""
+    one, other = (data.facts(each.data, place.data) for each in (lottery, source))
+    if (one.shape, len(one.classes)) != (other.shape, len(other.classes)):
+        texts = ["x".join(map(str, each.shape)) + f" in {len(each.classes)} classes" for each in (one, other)]
+        seen = f"lottery: {one.name} has images of {texts[0]}, {other.name} of {texts[1]}"
         raise Refused(f"{seen}; expected the same of both: masks are transferred as they are")
 
 
