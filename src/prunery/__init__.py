@@ -14,7 +14,7 @@ PUBLIC = {
     ),
     "train": ("Ways",),
     "pruning": ("factorise", "fold_batchnorm", "groups", "plain_", "to_torch_"),
-    "workbench": ("finetune", "load", "masks_of", "prune", "save", "shrink"),
+    "workbench": ("finetune", "load", "masks_of", "prune", "save", "score", "shrink"),
 }  # fmt: skip
 """The public surface: what `from prunery import NAME` gives, and the room that it lives in."""
 MODULES = ("runtime",)

@@ -19,6 +19,7 @@ from . import pruning as room
 from .arguments import a_network, a_plain_network, an_example, answers, applied, copied, fitting, hooked, pairs, scores
 from .chain import skeleton
 from .masks import Mask, apply_, prunable
+from .measure.score import FLOAT, SHORT, Account, account
 from .models import default_input, describe, reshape_
 from .quantize import described, plan_of, wear_
 from .runs import State, checksum, pack, read_state, write_tensors
@@ -355,3 +356,16 @@ def shrink(network: nn.Module, masks: Mask | None, example: Tensor, multiple: in
     network = a_plain_network(network, "shrink")
     masks = applied(network, fitting(network, masks or {}, "shrink"), "shrink")
     return room.shrink(network, masks, example, multiple)
+
+
+def score(network: nn.Module, input: tuple[int, int, int] = (3, 32, 32), floats: int = 32) -> Account:
+    """What a network is charged with in the score game, layer by layer: `score(network).score` in the current edition.
+
+    Quantised layers are charged with their own bits, other numbers with `floats`, 32 or 16. `input` is one image.
+    """
+    network = copied(a_plain_network(network, "score"), "score").float().cpu()
+    if not isinstance(input, tuple | list) or len(input) != 3 or not all(type(n) is int and n > 0 for n in input):
+        raise Refused(f"score: input = {quote(input)} is no image; expected channels, height and width: (3, 32, 32)")
+    if floats not in (SHORT, FLOAT):
+        raise Refused(f"score: floats = {quote(floats)} is not allowed; expected 16 or 32 bits")
+    return account(network, (input[0], input[1], input[2]), floats)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import prunery
 from prunery.measure.score import (
     CURRENT,
     F28,
@@ -136,6 +137,22 @@ def test_sums_of_the_lines_are_the_score_in_every_edition():
         assert min(total) > 0
     assert found.weights == sum(p.numel() for n, p in network.named_parameters() if n.endswith("weight") and p.ndim > 1)
     assert {(line.weight_bits, line.input_bits) for line in found.lines if line.weights} == {(8, 8), (2, 3), (4, 4)}
+
+
+def test_python_callers_score_a_network_in_hand():
+    network = prunery.load("resnet20")
+    told = prunery.score(network)
+    assert told.score == pytest.approx(sum(line.storage / 5.6e6 + line.work / 2.8e8 for line in told.lines))
+    assert prunery.score(network, floats=16).score < told.score
+    masks = prunery.prune(network, density=0.5)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert prunery.score(network).p_u == pytest.approx(1 - kept / told.weights, abs=0.01)
+    with pytest.raises(Refused, match=r"score: input = \[32, 32\] is no image"):
+        prunery.score(network, input=[32, 32])
+    with pytest.raises(Refused, match="score: floats = 8 is not allowed; expected 16 or 32"):
+        prunery.score(network, floats=8)
+    with pytest.raises(Refused, match='score: network is the text "resnet20"'):
+        prunery.score("resnet20")
 
 
 def test_a_layer_that_runs_twice_is_stored_once_and_works_twice():

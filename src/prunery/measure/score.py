@@ -84,6 +84,11 @@ class Account:
         """The share of the weights that are zero."""
         return 1 - sum(line.kept for line in self.lines) / self.weights
 
+    @property
+    def score(self) -> float:
+        """In the edition that we quote."""
+        return sum(self.scores()[CURRENT])
+
     def scores(self) -> dict[str, tuple[float, float]]:
         """(parameters, operations) in every edition."""
         return {
