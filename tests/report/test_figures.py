@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from prunery.report import write_figures
-from prunery.report.figures import _curves, _front, front
+from prunery.report.figures import _curves, _front, _path, front, path_figure
 from prunery.report.records import gather
 from prunery.runs import Runs
 from prunery.spec import Data, Factorise, Init, Model, Node, Refused, Reset, Shrink, Train
@@ -30,6 +30,17 @@ def test_are_written(steps, tmp_path):
 def test_are_the_same_bytes_each_time(steps, tmp_path):
     one, two = (write_figures(steps, tmp_path / name) for name in ("one", "two"))
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
+
+
+def test_a_path_of_the_score_game_names_its_stages_and_its_numbers(tmp_path):
+    stages = [("32 bits", 0.29, 0.911, 0.003), ("8 bits", 0.073, 0.91, 0.003), ("half", 0.067, 0.9, 0.003)]
+    figure = _path(stages)
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["32 bits", "8 bits", "half"]
+    low, high = axis.get_xlim()
+    assert [t.get_text() for t in axis.get_xticklabels() if low < t.get_position()[0] < high] == ["0.1", "0.2"]
+    assert [path.name for path in path_figure(stages, tmp_path / "figures")] == ["path.svg", "path.png"]
 
 
 def test_nothing_to_show_is_left_out(tmp_path, fake):

@@ -205,7 +205,7 @@ def _draw_front(axis: "Axes", album: Album, measured: list[Record], title: str) 
     _points_by_role(axis, seen)
     best = front([(r.density or 1, r.accuracy or 0) for r in seen])
     axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
-    _log_percent(axis)
+    _logarithmic(axis, _percent)
     hidden = f"between trainings, below the range: {len(measured) - len(seen)}" if len(seen) < len(measured) else ""
     axis.set_title("; ".join(filter(None, [title, hidden])), color=SOFT, fontsize=7)
     axis.yaxis.set_major_formatter(_percent)
@@ -227,13 +227,14 @@ def _points_by_role(
         axis.errorbar(x, y, yerr=errors, elinewidth=0.9, **style)
 
 
-def _log_percent(axis: "Axes") -> None:
+def _logarithmic(axis: "Axes", words: "Callable[..., str]") -> None:
+    """An axis that names 1, 2 and 5 of each power of ten, so that a narrow range has numbers as well."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(_percent)
+    axis.xaxis.set_major_formatter(words)
 
 
 def _floor(album: Album, measured: list[Record]) -> float:
@@ -270,11 +271,7 @@ def _game(album: Album) -> "Figure | None":
     _published(figure, axis)
     best = front([(r.score or 1, r.accuracy or 0) for r in ours])
     axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_major_formatter(_percent)
-    axis.set_xlabel("score: parameters + operations, edition 2.8e8")
-    axis.set_ylabel("test accuracy on CIFAR-10, \u00b1 one standard error")
+    _score_axes(axis)
     axis.legend(loc="best")
     return figure
 
@@ -301,6 +298,39 @@ def front_figure(points: list[tuple[float, float, bool]], cost: str, line: float
         axis.set_ylabel("validation accuracy")
         axis.legend()
         return save(figure, folder, "front")
+
+
+Stage = tuple[str, float, float, float]
+
+
+def path_figure(stages: list[Stage], folder: Path) -> list[Path]:
+    """Stages of one path as (name, score, accuracy, standard error), in order, with the 90 % that are needed."""
+    from matplotlib import rc_context, style
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with style.context("default"), rc_context(STYLE):
+        return save(_path(stages), folder, "path")
+
+
+def _path(stages: list[Stage]) -> "Figure":
+    figure, (axis,) = _figure(6.4, 3.4)
+    names, scores, accuracies, errors = zip(*stages, strict=True)
+    axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
+    axis.errorbar(scores, accuracies, yerr=errors, fmt="o-", color=LIGHT[0], ms=4.5, lw=0.9, elinewidth=0.9)
+    for name, score, accuracy in zip(names, scores, accuracies, strict=True):
+        place: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
+        axis.annotate(name, (score, accuracy), **place)
+    axis.margins(0.12, 0.15)
+    _score_axes(axis)
+    return figure
+
+
+def _score_axes(axis: "Axes") -> None:
+    _logarithmic(axis, lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(_percent)
+    axis.set_xlabel("score: parameters + operations, edition 2.8e8")
+    axis.set_ylabel("test accuracy on CIFAR-10, \u00b1 one standard error")
 
 
 def _published(figure: "Figure", axis: "Axes") -> None:
