@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= auto
 NATIVE := $(wildcard $(addprefix src/prunery/native/,CMakeLists.txt *.cpp *.h engine/*.cpp engine/*.h))
 
-.PHONY: env test demo check taste lock clean told
+.PHONY: env test demo check docs taste lock clean told
 
 env: .venv/.built
 
@@ -21,6 +21,11 @@ check: .venv/.built
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# The reference from the code; then every program that the documentation shows is run, every link looked up.
+docs: .venv/.built
+	.venv/bin/python tools/reference.py
+	.venv/bin/python -m pytest -q tests/docs tests/examples
 
 taste:
 	@$(PYTHON) tools/taste.py
