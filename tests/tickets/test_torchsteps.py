@@ -255,5 +255,16 @@ def test_random_numbers_while_training_are_refused(code, tmp_path):
 
 def test_the_short_recipe_is_the_papers_conv2_but_for_its_size():
     short, whole = read_lottery(str(ROOT / "recipes/lottery_conv2_short.toml")), read_lottery("conv2")
-    sizes = ("steps", "levels", "seeds", "reinits", "every", "precision", "curve_steps")
+    sizes = (
+        "rate_conv",
+        "rate_fc",
+        "rate_output",
+        "steps",
+        "levels",
+        "seeds",
+        "reinits",
+        "every",
+        "precision",
+        "curve_steps",
+    )
     assert replace(short, **{k: getattr(whole, k) for k in sizes}) == whole
