@@ -80,7 +80,7 @@ def test_the_network_is_left_as_it_was():
 
 
 def test_inputs_that_do_not_fit_are_refused():
-    with pytest.raises(Refused, match="cannot take inputs of 3x28x28 .*choose another --input"):
+    with pytest.raises(Refused, match=r"cannot take inputs of 3x28x28 .*choose another --input"):
         profile(network("lenet5"), (3, 28, 28), repeats=1)
 
 

@@ -81,7 +81,7 @@ def test_a_kind_has_a_density_of_its_own():
 
 
 def test_unknown_and_missing_kinds_are_refused():
-    with pytest.raises(Refused, match='prune.exclude: a kind of layer = "deepwise" is unknown; .*did you mean dep'):
+    with pytest.raises(Refused, match=r'prune\.exclude: a kind of layer = "deepwise" is unknown; .*did you mean dep'):
         mask_of(exclude=("kind:deepwise",))
-    with pytest.raises(Refused, match='prune.layers = "kind:depthwise" meets no layer of this network'):
+    with pytest.raises(Refused, match=r'prune\.layers = "kind:depthwise" meets no layer here'):
         eligible(nn.Sequential(nn.Linear(2, 2)), Prune(layers=("kind:depthwise",)))

@@ -27,14 +27,13 @@ def by_kind(network: nn.Module, how: Prune) -> Prune:
     if not any(p.startswith(PREFIX) for p in patterns):
         return how
     found = kinds(network)
-    return replace(
-        how,
-        exclude=tuple(n for p in how.exclude for n in _named(p, found, "exclude")),
-        layers=tuple(n for p in how.layers for n in _named(p, found, "layers")),
-        table=tuple(
-            f"{n}={d}" for p, _, d in (e.rpartition("=") for e in how.table) for n in _named(p, found, "table")
-        ),
-    )
+    exclude = tuple(n for p in how.exclude for n in _named(p, found, "exclude"))
+    left = {n.removesuffix(".weight") for n in prunable(network, exclude)}
+    open_ = {kind: [n for n in names if n in left] for kind, names in found.items()}
+    layers = tuple(n for p in how.layers for n in _named(p, open_, "layers"))
+    entries = (entry.rpartition("=") for entry in how.table)
+    table = tuple(f"{n}={density}" for p, _, density in entries for n in _named(p, open_, "table"))
+    return replace(how, exclude=exclude, layers=layers, table=table)
 
 
 def _named(pattern: str, found: dict[str, list[str]], key: str) -> list[str]:
@@ -43,7 +42,7 @@ def _named(pattern: str, found: dict[str, list[str]], key: str) -> list[str]:
         return [pattern]
     kind = choose(pattern.removeprefix(PREFIX), KINDS, f"prune.{key}: a kind of layer")
     if not found[kind]:
-        raise Refused(f'prune.{key} = "{pattern}" meets no layer of this network: it has no {KINDS[kind]}')
+        raise Refused(f'prune.{key} = "{pattern}" meets no layer here ({KINDS[kind]})')
     return found[kind]
 
 
