@@ -4,8 +4,8 @@ The networks are the finished steps of recipes/efficientnet_b0_small.toml (or --
 thread with one image and with 32, in PyTorch (channels last), ONNX Runtime, OpenVINO and the engine, from array to
 array, all in turns; before that its outputs are compared with PyTorch's (floats: 1e-4 of the largest). Networks of
 bytes are made of the same weights after training, with 320 training images to learn ranges from. Accuracy is over the
-10,000 test images: of floats the step's own, of bytes counted in the run time itself. Megabytes are those of the file
-that it reads.
+10,000 test images: of floats the step's own, of bytes counted in the run time itself (9,984, whole batches). Megabytes
+are those of the file that it reads.
 """
 
 import sys
@@ -81,7 +81,6 @@ class Row:
     net: Net
     run_time: str
     accuracy: float
-    images: int
     bytes: int
     times: dict[int, Latency]
 
@@ -170,11 +169,10 @@ def measured(net: Net, images: Images, names: list[str], turns: int, stretch_ms:
         contest.run(turns, stretch_ms)
     rows = []
     for name in contests[1].times:
-        accuracy, number = net.accuracy, len(images.y)
-        if quantised(name) or name == OURS_INT8:
-            accuracy, number = counted(contests[BATCHES[-1]].calls[name], images)
+        counts = quantised(name) or name == OURS_INT8
+        accuracy = counted(contests[BATCHES[-1]].calls[name], images) if counts else net.accuracy
         times = {batch: contest.times[name] for batch, contest in contests.items()}
-        rows.append(Row(net, name, accuracy, number, weight(name, contests[1], images), times))
+        rows.append(Row(net, name, accuracy, weight(name, contests[1], images), times))
         print("  ".join(map(str, cells(rows[-1], rows[-1]))), file=sys.stderr, flush=True)
     return rows
 
@@ -193,13 +191,13 @@ def typical_of(images: Images, batch: int) -> list[np.ndarray]:
     return [x.numpy() for x in images.typical.split(batch) if len(x) == batch]
 
 
-def counted(call: Any, images: Images) -> tuple[float, int]:
+def counted(call: Any, images: Images) -> float:
     """Accuracy as the run time computes it."""
     hits = total = 0
     for x, y in images.parts(BATCHES[-1]):
         found = np.asarray(call(x)).reshape(len(y), -1).argmax(1)
         hits, total = hits + int((torch.from_numpy(found) == y).sum()), total + len(y)
-    return hits / total, total
+    return hits / total
 
 
 def weight(name: str, contest: Contest, images: Images) -> int:

