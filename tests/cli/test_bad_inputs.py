@@ -90,7 +90,7 @@ COMMANDS = [
     ("compare {shelf}/compare.toml --methods hann", "hann", "did you mean han?"),
     ("compare {shelf}/compare.toml --densities 1", "density 1", "below 1"),
     ("compare {shelf}/compare.toml --seeds 0", "--seeds = 0", "1 or more"),
-    ("prune {trained}/{pack}/packed.safetensors --exclude kind:deep", "a kind of layer", "choose one of stem"),
+    ("prune {trained}/{pack}/packed.safetensors --exclude kind:deep", "a kind of layer", "depthwise"),
     ("prune {trained}/{pack}/packed.safetensors --exclude kind:squeeze", "kind:squeeze", "meets no layer here"),
     # freezing
     (TRAIN + " --freeze fc9", 'train.freeze: "fc9" meets no layer', "conv1"),
@@ -107,7 +107,6 @@ COMMANDS = [
     ("profile lenet5 --batch 0", "--batch = 0", "1 to 10000"),
     ("profile lenet5 --threads 0", "--threads = 0", "1 to 10000"),
     ("profile lenet5 --input 28,28", '--input = "28,28"', "channels,height,width"),
-    ("profile lenet5 --input 3,28,28", "lenet5", "3x28x28"),
     ("profile lenet5 --figure a.pdf", "--figure = a.pdf", ".png or .svg"),
     ("profile lenet5 --figure {tmp}/none/a.png", "{tmp}/none"),
     ("profile {shelf}/good.safetensors --input 3,8,8", "cannot take inputs of 3x8x8", "--input"),

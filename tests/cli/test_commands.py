@@ -129,7 +129,7 @@ JSON = [
     ("train convnet --steps 1 --runs {tmp}/runs --threads 1", lambda v: v["train"]["test"]["n"] == 359),
     ("train {shelf}/own.py:loud --steps 1 --runs {tmp}/runs --threads 1", lambda v: v["init"]["parameters"] == 650),
     ("run {shelf}/good.toml --runs {tmp}/runs --threads 1", lambda v: list(v) == ["init", "train"]),
-    ("profile lenet5 --repeats 2", lambda v: sum(r["parameters"] for r in v["rows"]) == 44_426),
+    ("profile lenet5 --repeats 2", lambda v: sum(r["parameters"] for r in v["rows"]) == 110_782),
     (
         "profile convnet --input 1,12,12 --batch 2 --layers --repeats 1 --figure {tmp}/p.png",
         lambda v: v["by"] == "layer" and v["input"] == [1, 12, 12],

@@ -19,6 +19,7 @@ from ..masks import Mask
 from ..models import blocks
 from ..runtime import Layer, Packed
 from ..spec import Refused
+from ..train import frozen
 from .count import Row, count
 
 BETWEEN = "(between)"
@@ -112,27 +113,23 @@ def _part(name: str, network: nn.Module, rows: list[Row], ms: float) -> Part:
 
 def _sums(name: str, type_: str, ms: float, rows: list[Row]) -> Part:
     fields = ("multiply_adds", "kept_multiply_adds", "parameters", "kept", "prunable", "prunable_kept")
-    *sizes, prunable, left = (sum(getattr(r, f) for r in rows) for f in fields)
-    return Part(name, type_, ms, *sizes, left / prunable if prunable else None)
+    work, kept_work, parameters, kept, prunable, left = (sum(getattr(r, f) for r in rows) for f in fields)
+    return Part(name, type_, ms, work, kept_work, parameters, kept, left / prunable if prunable else None)
 
 
 @contextmanager
 def _looked_at(network: nn.Module, names: list[str]) -> Iterator["_Spans"]:
     """Hooks that only work while the spans are open, and evaluation mode without gradients."""
-    spans, modes = _Spans(), {m: m.training for m in network.modules()}
-    handles = []
+    spans, handles = _Spans(), []
     for name in names:
         module = network.get_submodule(name)
         handles += [module.register_forward_pre_hook(spans.begin(name)), module.register_forward_hook(spans.end(name))]
     try:
-        with torch.no_grad():
-            network.eval()
+        with frozen(network):
             yield spans
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class _Spans:

@@ -323,7 +323,7 @@ def profile_figure(rows: list[dict[str, Any]], title: str, path: Path) -> Path:
         return _written(figure, path)
 
 
-def _bars(axis: "Axes", kept: list[float], whole: list[float | None], label: str) -> None:
+def _bars(axis: "Axes", kept: list[Any], whole: list[Any], label: str) -> None:
     """One bar a part, the first on top."""
     from matplotlib.ticker import EngFormatter
 
