@@ -32,7 +32,7 @@ from .spec import (
     plain,
     quote,
 )  # fmt: skip
-from .train import Stopped, Ways, train
+from .train import Freezing, Stopped, Ways, train
 from .train.loop import derived
 
 PACKED = "packed.safetensors"
@@ -134,6 +134,8 @@ def preflight(recipe: Recipe, place: Place) -> None:
                 _prunes(spec, network, left[stage.label])
             elif isinstance(spec, Shrink | Factorise | Reset) or getattr(spec, "sparse", "static") != "static":
                 left[stage.label] = {}
+            if isinstance(spec, Train) and spec.freezes:
+                Freezing(network, spec)
             if getattr(spec, "data", recipe.data) != recipe.data:
                 fits(data.facts(spec.data, place.data), model, spec.data.name)  # type: ignore[attr-defined]
             if isinstance(spec, Train) and spec.teacher not in ("", *left):

@@ -129,6 +129,13 @@ JSON = [
     ("train convnet --steps 1 --runs {tmp}/runs --threads 1", lambda v: v["train"]["test"]["n"] == 359),
     ("train {shelf}/own.py:loud --steps 1 --runs {tmp}/runs --threads 1", lambda v: v["init"]["parameters"] == 650),
     ("run {shelf}/good.toml --runs {tmp}/runs --threads 1", lambda v: list(v) == ["init", "train"]),
+    ("profile lenet5 --repeats 2", lambda v: sum(r["parameters"] for r in v["rows"]) == 110_782),
+    (
+        "profile convnet --input 1,12,12 --batch 2 --layers --repeats 1 --figure {tmp}/p.png",
+        lambda v: v["by"] == "layer" and v["input"] == [1, 12, 12],
+    ),
+    ("profile {pack} --runs {trained} --repeats 1", lambda v: any(r["kept"] < r["parameters"] for r in v["rows"])),
+    ("profile {shelf}/net.prunery --repeats 2", lambda v: v["rows"][0]["parameters"] is None),
     ("show lenet5 --batch 2", lambda v: v[0]["output"] == [2, 10]),
     ("show {shelf}/own.py:loud --input 1,8,8", lambda v: sum(r["parameters"] for r in v) == 650),
     ("show {pack} --runs {trained}", lambda v: any(0 < r["kept"] < r["parameters"] for r in v)),
@@ -201,6 +208,18 @@ def test_every_command_is_in_the_table():
 
 
 # --- what people read -------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_a_table_and_a_picture(prunery, tmp_path):
+    done = prunery("profile", "lenet5", "--repeats", "2", "--figure", str(tmp_path / "p.svg"))
+    assert (done.code, done.err) == (0, "")
+    head, *rows = done.out.splitlines()
+    assert head.split() == ["block", "ms", "share", "Mmult-adds", "kept", "parameters", "density", "type"]
+    assert [r.split()[0] for r in rows] == [
+        "conv1", "conv2", "flatten1", "fc1", "relu1", "fc2", "relu2", "fc3", "(between)", "all", "unwatched,", "written"
+    ]  # fmt: skip
+    assert "the rows add up to " in rows[-2]
+    assert (tmp_path / "p.svg").read_text().startswith("<?xml")
 
 
 def test_conv6_is_the_briefs_table(prunery):

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,10 +154,11 @@ def test_checksum(tmp_path, state):
         build(lenet(tmp_path / "w.pth", weights_sha256="0" * 64), 1)
 
 
-def test_pretrained_without_a_network(monkeypatch):
-    def fails(*args, **kwargs):
-        raise OSError("no route to host\nand more")
+def fails(*args, **kwargs):
+    raise OSError("no route to host\nand more")
 
+
+def test_pretrained_without_a_network(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fails)
     monkeypatch.setattr("timm.create_model", fails)
     for name, where in [("mobilenet_v2", "https://download.pytorch.org/models/mobilenet_v2-"),
@@ -180,6 +182,36 @@ def test_pretrained_weights_are_used(monkeypatch):
     spec = Model(name="torchvision:efficientnet_b0", input=(3, 64, 64), classes=10, weights="pretrained")
     network = build(spec, 0)
     assert torch.equal(network.features[0][0].weight, published["features.0.0.weight"])
+
+
+def test_the_published_file_is_taken_from_where_the_refusal_says(monkeypatch, tmp_path):
+    """The real file's name, keys and shapes; nothing between its place and the network is stood in for."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", fails)
+    spec = Model(name="efficientnet_b0", input=(3, 64, 64), classes=10, weights="pretrained")
+    with pytest.raises(Refused, match="put it at ") as caught:
+        build(spec, 0)
+    place = Path(str(caught.value).split("put it at ")[1].split(", or")[0])
+    assert place == tmp_path / "hub/checkpoints/efficientnet_b0_rwightman-7f5810bc.pth"
+    torch.manual_seed(2)
+    theirs = efficientnet_b0().state_dict()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(theirs, place)
+    lines = []
+    network = build(spec, 0, lines.append).state_dict()
+    assert all(torch.equal(network[k], v) for k, v in theirs.items() if not k.startswith("classifier.1."))
+    assert "new head of 10 classes (the file has 1000)" in lines[1]
+
+
+def test_a_file_of_timms_hub_gets_a_new_head(tmp_path):
+    """safetensors with the hub's own note in its header."""
+    name, file = "timm:mobilenetv3_small_050", tmp_path / "model.safetensors"
+    theirs = build(Model(name=name, input=(3, 32, 32), classes=1000), 3).state_dict()
+    save_file(theirs, file, {"format": "pt"})
+    lines = []
+    network = build(Model(name=name, input=(3, 32, 32), classes=10, weights=str(file)), 0, lines.append).state_dict()
+    assert all(torch.equal(network[k], v) for k, v in theirs.items() if not k.startswith("classifier."))
+    assert "classifier: new head of 10 classes (the file has 1000)" in lines[1]
 
 
 def test_nothing_is_published_for_ours():

@@ -159,6 +159,12 @@ def test_one_value_has_one_form_and_one_name(cls, name, value, meant):
 TOGETHER = [
     ({"schedule": "multistep"}, "train.milestones"),
     ({"keep": "best", "data": {"validation": 0}}, "data.validation is 0"),
+    ({"unfreeze": ["1=a"]}, "train.unfreeze thaws what is frozen"),
+    ({"unfreeze": ["a"], "freeze": ["b"]}, 'train.unfreeze: "a" is not allowed; expected EPOCH=LAYER'),
+    ({"unfreeze": ["-1=a"], "freeze": ["b"]}, "expected EPOCH=LAYER"),
+    ({"unfreeze": ["inf=a"], "freeze": ["b"]}, "expected EPOCH=LAYER"),
+    ({"unfreeze_every": 1, "freeze": ["b"]}, "train.freeze_blocks is 0"),
+    ({"sparse": "rigl", "freeze": ["b"]}, 'train.sparse = "rigl" moves masks, also of frozen layers'),
 ]
 
 
@@ -282,6 +288,7 @@ COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule
 COMPANY |= {f"quantize.{n}": {"activations": 8, n: 5} for n in ("first", "last", "depthwise")}
 COMPANY |= {"quantize.bits": {"activations": 8}, "quantize.ternary": {"activations": 8, "bits": 2}}
 COMPANY |= {"quantize.clusters": {"learned": True}}
+COMPANY |= {f"train.{n}": {"freeze_blocks": 1, n: v} for n, v in (("unfreeze", ["2=x"]), ("unfreeze_every", 0.5))}
 COMPANY |= {"quantize.layers": {"activations": 8, "layers": ["x=4/4"]}}
 COMPANY |= {"model.widths": {"depths": [1, 1, 1]}, "model.depths": {"widths": [8, 8, 8]}}
 SOURCED = {"arms": ["ticket", "transferred"]}

@@ -31,6 +31,8 @@ SETTINGS = {
     "bfloat16": {"precision": "bfloat16", "lr": 0.05},
     "channels_last": {"channels_last": True, "lr": 0.05},
     "augmented": {"lr": 0.05},
+    "thawing": {"lr": 0.05, "freeze": ("0", "1"), "unfreeze": ("2=0", "1.5=1"), "weight_decay": 0.1},
+    "frozen": {"optimizer": "adam", "lr": 0.01, "freeze_blocks": 2, "unfreeze_every": 1},
 }
 
 

@@ -382,6 +382,31 @@ def show(
 
 
 @app.command()
+def profile(
+    what: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="a network's name, a run, a checkpoint or a packed file")
+    ],
+    layers: Annotated[bool, typer.Option("--layers", help="layer by layer instead of block by block")] = False,
+    batch: Annotated[int, typer.Option(parser=whole, metavar="N", help="images of a pass")] = 1,
+    repeats: Annotated[int, typer.Option(parser=whole, metavar="N", help="passes whose median is told")] = 20,
+    input: Annotated[str, typer.Option(help="channels,height,width of one input")] = "",
+    classes: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="number of classes; 0 is the network's own")
+    ] = 0,
+    threads: Annotated[int, typer.Option(parser=whole, metavar="N", help="CPU threads")] = 1,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="write the picture too: a .png or .svg")] = None,
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """Where the time goes: milliseconds, multiply-adds, parameters and density, block by block."""
+    from . import profile as room
+    from . import screen
+
+    found = room.profiled(what, room.Asked(layers, batch, repeats, input, classes, threads), runs, figure)
+    screen.as_json(found) if json else screen.show(*room.told(found))
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(help="digits, mnist, cifar10, folder:PATH, ...")] = "",
     set: Set = [],  # noqa: B006

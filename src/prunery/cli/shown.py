@@ -18,12 +18,13 @@ def shown(what: str, batch: int, size: str, classes: int, runs: Path) -> tuple[l
     if not 1 <= batch <= 2**31:
         raise Refused(f"--batch = {batch} is not allowed; expected 1 or more, below 2^31")
     with redirect_stdout(sys.stderr):  # a network of the user's own may print
-        network, mask, shape = _network(what, size, classes, runs)
+        network, mask, shape = network_of(what, size, classes, runs)
         rows = measure.count(network, shape, batch, mask)
     return [asdict(r) for r in rows], measure.summary_text(rows, measure.totals(rows), shape, batch)
 
 
-def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask, tuple[int, int, int]]:
+def network_of(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask, tuple[int, int, int]]:
+    """A network by name, of a finished run, or in a checkpoint; its masks and the input that it is shown with."""
     if os.path.isfile(what) and not what.endswith(".py"):
         network, state, model = chain.opened(Path(what))
         return network, state.masks, model.input  # type: ignore[return-value]
@@ -31,12 +32,13 @@ def _network(what: str, size: str, classes: int, runs: Path) -> tuple[Any, Mask,
         network, state, model = chain.network_of(Runs(runs).find(what))
         return network, state.masks, model.input  # type: ignore[return-value]
     usual, usual_classes = models.default_input(what)
-    shape = _shape(size) or usual
+    shape = input_of(size) or usual
     spec = Model(name=what, input=shape, classes=classes or usual_classes)
     return models.build(spec, 0), {}, shape
 
 
-def _shape(text: str) -> tuple[int, int, int] | None:
+def input_of(text: str) -> tuple[int, int, int] | None:
+    """channels,height,width as numbers; nothing where nothing is said."""
     parts = text.split(",") if text else []
     if text and (len(parts) != 3 or not all(p.strip().isdecimal() and int(p) for p in parts)):
         raise Refused(f"--input = {quote(text)} is not allowed; expected channels,height,width such as 3,32,32")

@@ -2,7 +2,10 @@
 
 from . import score
 from .count import Row, count, totals
+from .profile import Part, Profile, packed_profile, profile
 from .summary import summary
 from .table import summary_text
 
-__all__ = ["Row", "count", "score", "summary", "summary_text", "totals"]
+__all__ = [
+    "Part", "Profile", "Row", "count", "packed_profile", "profile", "score", "summary", "summary_text", "totals",
+]  # fmt: skip

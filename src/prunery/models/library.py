@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..spec import Refused, quote
@@ -39,7 +41,8 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
     try:
         tensors = weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:
-        raise _no_download(f"torchvision:{name}", weights.url, error) from None
+        place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+        raise _no_download(f"torchvision:{name}", weights.url, error, f"put it at {place}, or ") from None
     return {k: v for k, v in tensors.items() if not k.startswith(AUXILIARY.get(name, ("\0",)))}
 
 
@@ -71,7 +74,11 @@ def timm_pretrained(name: str, input: Shape, classes: int) -> nn.Module:
     except Exception as error:
         cfg = _timm_cfg(name)
         hub = getattr(cfg, "hf_hub_id", None)
-        where = f"https://huggingface.co/{hub}" if hub else getattr(cfg, "url", None) or "timm's page of the network"
+        where = (
+            f"https://huggingface.co/{hub} (model.safetensors)"
+            if hub
+            else getattr(cfg, "url", None) or "timm's page of the network"
+        )
         raise _no_download(f"timm:{name}", where, error) from None
 
 
@@ -102,9 +109,9 @@ def _known(name: str, names: Iterable[str], library: str) -> None:
         raise Refused(f"model.name = {quote(f'{library}:{name}')} is unknown to {library}; {hint}")
 
 
-def _no_download(name: str, where: str, error: Exception) -> Refused:
+def _no_download(name: str, where: str, error: Exception, place: str = "") -> Refused:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return Refused(
-        f"the pretrained weights of {name} could not be had ({reason[:200]}); download them from {where} on a machine "
-        "with a network, and give the file: --set model.weights=FILE"
+        f"the pretrained weights of {name} could not be had ({reason[:200]}); download {where} on a machine with a "
+        f"network, and {place}give the file: --set model.weights=FILE"
     )

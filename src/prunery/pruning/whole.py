@@ -12,6 +12,7 @@ from ..spec import Prune, Refused, quote
 from . import thinet
 from .evidence import Batches, Evidence, collect, losses
 from .groups import Group, groups, unit_mask
+from .kinds import by_kind
 from .prune import needs, prune, work
 from .schedules import SCHEDULES
 from .structures import STRUCTURES
@@ -31,6 +32,7 @@ class Known:
 
 def eligible(network: nn.Module, how: Prune) -> dict[str, Tensor]:
     """The weights that may be pruned: neither excluded by name nor kept as the first or last layer."""
+    how = by_kind(network, how)
     weights = prunable(network, how.exclude)
     names = list(prunable(network))
     if names and not weights:
@@ -47,6 +49,7 @@ def pruned(
 ) -> tuple[Mask, dict[str, Tensor]]:
     """The mask, and the weights that pruning changed (ThiNet scales those that read the kept channels)."""
     network = copied(a_plain_network(network, "prune"), "prune").eval()
+    how = by_kind(network, how)
     changed: dict[str, Tensor] = {}
     weights = eligible(network, how)
     coupled = _open(network, how, known) if how.structure == "coupled" else []

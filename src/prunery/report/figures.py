@@ -53,14 +53,18 @@ def write_figures(steps: list[Step], folder: Path) -> list[Path]:
 
 def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """Without dates and versions, so that equal figures are equal files."""
-    about: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-    paths = []
-    for kind, metadata in about.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata, dpi=160, bbox_inches="tight")
-        paths.append(folder / f"{name}.{kind}")
-        write_file(paths[-1], buffer.getvalue())
-    return paths
+    return [_written(figure, folder / f"{name}.{kind}") for kind in ABOUT]
+
+
+ABOUT: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+"""formats, and what their files leave unsaid"""
+
+
+def _written(figure: "Figure", path: Path) -> Path:
+    kind, buffer = path.suffix.removeprefix(".").lower(), io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=ABOUT[kind], dpi=160, bbox_inches="tight")
+    write_file(path, buffer.getvalue())
+    return path
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
@@ -331,6 +335,37 @@ def _score_axes(axis: "Axes") -> None:
     axis.yaxis.set_major_formatter(_percent)
     axis.set_xlabel("score: parameters + operations, edition 2.8e8")
     axis.set_ylabel("test accuracy on CIFAR-10, \u00b1 one standard error")
+
+
+def profile_figure(rows: list[dict[str, Any]], title: str, path: Path) -> Path:
+    """Parts of a network from the first down: milliseconds, multiply-adds and parameters, pale what is pruned."""
+    from matplotlib import rc_context, style
+
+    panels = [("ms", "", "milliseconds"), ("kept_multiply_adds", "multiply_adds", "multiply-adds")]
+    panels += [("kept", "parameters", "parameters")]
+    panels = [panel for panel in panels if all(r[panel[0]] is not None for r in rows)]
+    with style.context("default"), rc_context(STYLE):
+        figure, axes = _figure(2.6 * len(panels), 1.0 + 0.16 * len(rows), 1, len(panels))
+        for axis, (key, whole, label) in zip(axes, panels, strict=True):
+            _bars(axis, [r[key] for r in rows], [r.get(whole) for r in rows], label)
+        axes[0].set_yticks(range(len(rows)), [r["name"] for r in rows])
+        figure.suptitle(title, fontsize=8, color=INK)
+        return _written(figure, path)
+
+
+def _bars(axis: "Axes", kept: list[Any], whole: list[Any], label: str) -> None:
+    """One bar a part, the first on top."""
+    from matplotlib.ticker import EngFormatter
+
+    places = range(len(kept))
+    if None not in whole and whole != kept:
+        axis.barh(places, whole, color=RULE, height=0.7)
+    axis.barh(places, kept, color=LIGHT[0], height=0.7)
+    axis.set_yticks(places, [""] * len(kept))
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_xlabel(label)
 
 
 def _published(figure: "Figure", axis: "Axes") -> None:

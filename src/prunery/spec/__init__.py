@@ -22,6 +22,7 @@ from .steps import (
     helps,
     hints,
     layer_bits,
+    thaw,
 )  # fmt: skip
 from .toml import build, dumps, loads, plain, read_toml
 
@@ -29,5 +30,5 @@ __all__ = [
     "LOTTERIES", "SOURCE", "STEPS", "Data", "Draw", "Factorise", "Init", "Lottery", "Model", "Node", "Pack", "Prune",
     "Quantize", "Recipe", "Refused", "Reset", "Shrink", "Spec", "Stage", "Train", "build", "check", "choose", "chosen",
     "digest", "dumps", "helps", "hints", "in_a_row", "install", "layer_bits", "loads", "own_rates", "plain", "quote",
-    "read_lottery", "read_recipe", "read_toml", "recipe",
+    "read_lottery", "read_recipe", "read_toml", "recipe", "thaw",
 ]  # fmt: skip

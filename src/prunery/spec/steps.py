@@ -213,6 +213,15 @@ class Train(Spec):
     """of gradual: the share of the prunable weights that is left in the end"""
     bn_l1: NotNegative = 0.0
     """weight of the sum of batch normalisation's absolute scales in the loss (network slimming)"""
+    freeze: tuple[str, ...] = ()
+    """layers that do not learn, normalisation's statistics included: names or patterns such as features.*; a module's
+    name means all in it"""
+    freeze_blocks: Whole = 0
+    """as `freeze`, by depth: the first so many of the network's blocks, as prunery profile counts them"""
+    unfreeze: tuple[str, ...] = ()
+    """what of it learns from some epoch on, such as 2=features.8"""
+    unfreeze_every: NotNegative = 0.0
+    """epochs after which one more of the frozen blocks learns, the last of them first; 0 leaves them frozen"""
     measure: bool = True
     """evaluate the result; false for a step on the way to another"""
 
@@ -230,6 +239,37 @@ class Train(Spec):
             )
         if self.keep == "best" and self.data.validation == 0:
             raise Refused('train.keep = "best" needs validation images, data.validation is 0; expected 1 or more')
+        self._freezing()
+
+    def _freezing(self) -> None:
+        """Nothing thaws that was not frozen, and masks do not move under frozen weights."""
+        for entry in self.unfreeze:
+            thaw(entry)
+        if self.unfreeze and not self.freezes:
+            raise Refused("train.unfreeze thaws what is frozen; expected train.freeze or train.freeze_blocks with it")
+        if self.unfreeze_every and not self.freeze_blocks:
+            seen = f"train.unfreeze_every = {self.unfreeze_every:g} thaws blocks, and train.freeze_blocks is 0"
+            raise Refused(f"{seen}; expected 1 or more of them, or train.unfreeze for names")
+        if self.freezes and self.sparse != "static":
+            seen = f"train.sparse = {quote(self.sparse)} moves masks, also of frozen layers"
+            raise Refused(f'{seen}; expected sparse = "static" with train.freeze')
+
+    @property
+    def freezes(self) -> bool:
+        """Whether anything is frozen at first."""
+        return bool(self.freeze or self.freeze_blocks)
+
+
+def thaw(entry: str) -> tuple[float, str]:
+    """One line of train.unfreeze: from which epoch on, and what."""
+    text, equals, pattern = entry.partition("=")
+    try:
+        epoch = float(text)
+    except ValueError:
+        epoch = -1.0
+    if not equals or not pattern or not 0 <= epoch < math.inf:
+        raise Refused(f"train.unfreeze: {quote(entry)} is not allowed; expected EPOCH=LAYER, such as 2=features.8")
+    return epoch, pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +293,8 @@ class Prune(Spec):
     """rank all together; the same share of each layer; that but the first layer whole; Erdos-Renyi-kernel; LAMP; by
     what a weight's work costs; as each layer bears it; or as `table` says"""
     exclude: tuple[str, ...] = ()
-    """layers that are left whole: names or patterns such as fc*"""
+    """layers that are left whole: names, patterns such as fc*, or kind: and one of depthwise, pointwise, squeeze, stem,
+    head"""
     seed: Whole = 0
     """of the random criterion, and of the images and places that are sampled"""
     structure: Literal["weight", "filter", "channel", "coupled", "1x4", "2:4", "1:4", "4:8", "1:2"] = "weight"

@@ -16,15 +16,14 @@ from ..masks import Mask, apply_
 from ..runs import State, Work
 from ..spec import Refused, Train
 from .evaluate import Evaluation, arithmetic, evaluate, frozen
+from .freeze import NORMS, Freezing
 from .loss import loss_of
-from .optim import optimizer, rate
+from .optim import joined_, optimizer, rate
 
 LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, and a GPU is not made to wait each step
 
 ENOUGH = 100  # steps after which a network that still only guesses is called diverged
 
-
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 Rewire = Callable[[float, int, dict[str, Tensor], dict[str, Tensor], Mask], Mask | None]
 """(share of the moving time that is over, step, weights, gradients, masks) -> other masks, or None where they stay"""
@@ -89,6 +88,9 @@ class Loop:
         self.spec, self.ways, self.splits = spec, ways, splits
         self.stream = Stream(splits, spec.batch, spec.seed)
         self.total = total_steps(spec, self.stream.steps_per_epoch)
+        self.freezing, self.stage = Freezing(network, spec) if spec.freezes else None, 0
+        if self.freezing:  # what learns at the end is what the optimiser is ever to know of
+            self.freezing.set_(max(0.0, (self.total - 1) / self.stream.steps_per_epoch))
         self.optimizer = optimizer(network, spec)
         self.rewire = rewire
         self.average: dict[str, Tensor] = {}
@@ -155,6 +157,7 @@ class Loop:
 
     def advance(self, loss_of_step: Callable[..., tuple[Tensor, Tensor]]) -> None:
         """One step of the optimiser."""
+        self.thaw()
         x, y = self.stream(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.spec, self.step, self.stream.steps_per_epoch, self.total)
@@ -168,6 +171,14 @@ class Loop:
         self.tally.add(loss, logits, y)
         self.ways.tick({"step": self.step, "total": self.total, "images": len(y), "loss": self.tally.recent[-1]})
 
+    def thaw(self) -> None:
+        """What begins to learn with this step does."""
+        epoch = self.step / self.stream.steps_per_epoch
+        if self.freezing and self.freezing.stage(epoch) != self.stage:
+            self.stage = self.freezing.stage(epoch)
+            self.freezing.set_(epoch)
+            joined_(self.optimizer)
+
     def update(self) -> None:
         """Gradients to weights; pruned weights, their gradients and so their moments are exactly zero throughout."""
         if self.masked:
@@ -176,8 +187,8 @@ class Loop:
                 torch._foreach_mul_([g for g, _ in pairs], [k for _, k in pairs])
         if self.spec.bn_l1:
             for scale in self.scales:
-                assert scale.grad is not None
-                scale.grad.add_(scale.detach().sign(), alpha=self.spec.bn_l1)
+                if scale.grad is not None:  # frozen ones have none
+                    scale.grad.add_(scale.detach().sign(), alpha=self.spec.bn_l1)
         if self.spec.clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
         self.optimizer.step()
@@ -298,9 +309,13 @@ def train(
         found = work.restore()
         if found:
             loop.restore(*found)
-        loop.run(work, teacher)
-        if loop.total:
-            loop.probe()
+        try:
+            loop.run(work, teacher)
+            if loop.total:
+                loop.probe()
+        finally:
+            if loop.freezing:
+                loop.freezing.release_()
         work.notes |= {"threads": torch.get_num_threads(), "device": ways.device}
     weights = loop.kept()
     network.load_state_dict(weights)

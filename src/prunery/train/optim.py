@@ -47,6 +47,17 @@ def optimizer(network: nn.Module, spec: Train) -> Optimizer:
     return OPTIMIZERS[spec.optimizer]([g for g in groups if g["params"]], spec)
 
 
+def joined_(optimizer: Optimizer) -> None:
+    """Momentum for parameters that learn from now on: zero, with which a first step is what it always is.
+
+    (PyTorch's fused SGD takes parameters with momentum, or without, but not both in one step.)
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+        for weight in group["params"] if group["momentum"] else ():
+            if weight.requires_grad and not optimizer.state.get(weight):
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+
 def _step(spec: Train, epoch: float, _: float) -> float:
     return spec.gamma ** math.floor(epoch / spec.step_epochs)
 
