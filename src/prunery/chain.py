@@ -66,9 +66,10 @@ def run(recipe: Recipe, place: Place) -> dict[str, Step]:
     return done
 
 
-def made(node: Node, place: Place) -> Step:
+def made(node: Node, place: Place, maker: Callable[[Node, Place, Work], None] | None = None) -> Step:
     """One step, its parents being there; what is there already is not made again."""
-    return place.runs.once(node, functools.partial(make, node, place), place.say, place.ways.stopping)
+    making = functools.partial(maker or make, node, place)
+    return place.runs.once(node, making, place.say, place.ways.stopping)
 
 
 def filled(recipe: Recipe, place: Place) -> Recipe:

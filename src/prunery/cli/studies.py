@@ -7,7 +7,7 @@ import typer
 
 from ..runs import to_write
 from ..spec import Refused
-from .settings import Json, RunsFolder, whole
+from .settings import DataFolder, Device, Every, Json, Quiet, RunsFolder, Set, Threads, Where, whole
 
 RUNS, DATA = Path("runs"), Path("data")
 
@@ -65,3 +65,35 @@ def gc(
 
     told, words = kept.collected(runs, age, forget, dry_run, yes, checkpoints, json)
     screen.as_json(told) if json else screen.show(*words)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="a recipe, and values for its settings")],
+    on: Annotated[str, typer.Option(metavar="WHERE", help="local, ray, or ray://HOST:PORT")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="steps side by side; as many as cores when not given")
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="more tries of a step whose worker died")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only tell what would run, and what it would cost")
+    ] = False,
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    device: Device = "auto",
+    threads: Threads = 0,
+    checkpoint_seconds: Every = 30.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry a recipe out for every combination of values, several at once; what chains share is made once."""
+    from ..sweep import read_sweep
+    from . import screen, sweeping
+
+    where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)
+    told, words, whole_ = sweeping.swept(read_sweep(file, set), where, on, workers, retries, dry_run, json)
+    screen.as_json(told) if json else screen.show(*words)
+    if not whole_:
+        raise typer.Exit(1)
