@@ -475,5 +475,5 @@ def doctor(
     screen.as_json(found) if json else screen.show(*told(found))
 
 
-for command in (studies.runs, studies.gc, studies.sweep):
+for command in (studies.runs, studies.gc, studies.sweep, studies.init, studies.explain):
     app.command()(command)

@@ -97,3 +97,37 @@ def sweep(
     screen.as_json(told) if json else screen.show(*words)
     if not whole_:
         raise typer.Exit(1)
+
+
+def init(
+    data: Annotated[
+        str, typer.Option(metavar="FOLDER|NAME", help="a sub-folder of images per class; or a set")
+    ] = "digits",
+    model: Annotated[
+        str, typer.Option(metavar="FILE.py:NAME|NAME", help="your own network, or one by name")
+    ] = "convnet",
+    resize: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="side in pixels of all images; 0: their own")
+    ] = 0,
+    out: Annotated[Path, typer.Option(help="the recipe to write")] = Path("recipe.toml"),
+    force: Annotated[bool, typer.Option("--force", help="write over a file that is there")] = False,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """Write a recipe for your network and your images, with a word on every setting; it runs as it is."""
+    from . import screen, started
+
+    told, words = started.started(data, started.checked_model(model), resize, data_dir, out, force)
+    screen.as_json(told) if json else screen.show(*words)
+
+
+def explain(
+    what: Annotated[str, typer.Argument(metavar="FILE", help="a checkpoint, a packed file, a run's name or folder")],
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """Tell what a file is, how it was made and what it is worth; nothing in it is run."""
+    from . import explained, screen
+
+    told = explained.explained(what, runs)
+    screen.as_json(told) if json else screen.show(*explained.words(told))
