@@ -138,7 +138,7 @@ def _counted(how: Callable[[Any, Any], Any], left: Term, right: Term) -> Term:
 def _compared(ops: list[type[ast.AST]], terms: list[Term], refused: Callable[[str], Refused]) -> Term:
     """a < b < c, as Python means it; what is missing equals only none."""
     if any(op not in COMPARISONS and op not in EQUALITIES for op in ops):
-        raise refused("is and is not mean nothing here: write == none")
+        raise refused("is means nothing here, write == none")
 
     def holds(op: type[ast.AST], a: Any, b: Any) -> bool:
         if op in EQUALITIES:

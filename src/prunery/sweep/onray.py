@@ -33,7 +33,16 @@ class OnRay:
         try:
             self.ray.init(address="auto", **quiet)
         except ConnectionError:
+            self._start(cpus, quiet)
+
+    def _start(self, cpus: int, quiet: dict[str, Any]) -> None:
+        try:
             self.ray.init(address="local", num_cpus=cpus or None, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray says it with a bare Exception
+            why = " ".join(str(error).split())[:200]
+            raise Refused(
+                f"--on ray: Ray does not start here ({why}); expected an idle machine, or --on local"
+            ) from None
 
     def _possible(self) -> None:
         """A machine that has what one step asks for; Ray itself would wait for one for ever."""

@@ -82,8 +82,9 @@ def _sweep(path: Path, values: dict[str, Any], settings: list[str]) -> Sweep:
     resources = _table(values, "resources")
     for key in resources:
         choose(key, ("cpus", "gpus"), "a key of [resources]")
+    seeds = _seeds(values.get("seeds", ()))
     sweep = Sweep(
-        path, name or path.stem, path.parent / recipe, tuple(_groups(values)), _seeds(values.get("seeds", ())),
+        path, name or path.stem, path.parent / recipe, tuple(_groups(values)), seeds,
         (*own, *settings), _whole(values.get("retries", 2), "retries", 0),
         _whole(resources.get("cpus", 1), "resources.cpus", 1), _share(resources.get("gpus", 0)),
     )  # fmt: skip
