@@ -60,9 +60,6 @@ class Outcome:
 class Engine(Protocol):
     """Workers."""
 
-    width: int
-    """steps that it makes at once"""
-
     def room(self) -> bool:
         """Whether another task can begin, or wait there."""
 
