@@ -4,9 +4,9 @@
     python benchmarks/sweep_shared.py recipes/sweep_lenet5_mnist.toml --ray --out results/sweep_shared
 
 The sweep is carried out on local processes, and with --ray once more on a cluster of two nodes on this machine, of
-which one is killed when half of the steps are there. Compared are the weights and the results of every step, times aside. A
-step is done twice where a second worker made it anew although it was finished; one that died in the middle goes on from
-its checkpoint, and says so itself (parts).
+which one is killed when half of the steps are there. Compared are the weights and the results of every step, times
+aside. A step would be done twice where a second worker made it although it was finished; one that died in the middle
+goes on from its checkpoint, and says so itself (parts).
 """
 
 import argparse
@@ -137,7 +137,8 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         parts = sum(Step(there.path(n)).env["parts"] - 1 for n in tree.nodes.values())
         told["ray"] = {
             "nodes": 2, "seconds": round(seconds, 1), "killed_after_steps": lost["after_steps"],
-            "made": len(ended.made), "begun_again": tries, "gone_on_from_a_checkpoint": parts, "steps_equal_to_local": len(same),
+            "made": len(ended.made), "begun_again": tries, "gone_on_from_a_checkpoint": parts,
+            "steps_equal_to_local": len(same),
         }  # fmt: skip
     return told
 

@@ -1,8 +1,13 @@
 """What a sweep's file means, and what it must not say."""
 
+from pathlib import Path
+
 import pytest
 
 from prunery.spec import Refused
+from prunery.sweep import read_sweep
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("sweep_*.toml"))
 
 
 def test_combinations_are_all_of_all(sweep):
@@ -86,8 +91,16 @@ def test_what_cannot_be_is_one_line(text, why, sweep, folder):
 
 
 def test_a_sweep_needs_its_recipe(folder):
-    from prunery.sweep import read_sweep
-
     (folder / "s.toml").write_text("seeds = 2\n")
     with pytest.raises(Refused, match="recipe is missing"):
         read_sweep(folder / "s.toml", [])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_a_shipped_sweep_is_one(path):
+    """With chains enough to be worth it, all of which are recipes, and beginnings that are shared."""
+    found = read_sweep(path, [])
+    recipes = [found.made(point, seed) for point in found.points() for seed in found.seeds]
+    nodes = [node.name for recipe in recipes for node in recipe.nodes().values()]
+    assert len(recipes) >= 24
+    assert len(set(nodes)) < 0.6 * len(nodes)
