@@ -45,6 +45,7 @@ def swept(
         redirect_stdout(sys.stderr),
         stoppable() as stopping,
     ):
+        there = tree.there(runs)  # once more, as from now on nobody removes what is asked for
         engine = _engine(sweep, where, on, side, width)
         ended = carry_out(tree, there, engine, sweep.retries, stopping, _Heard(where, tree, there, cost, side, labels))
     return _finished(told, tree, runs, ended)

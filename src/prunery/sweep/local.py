@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import Any
 
 from .engine import About, Outcome, Task
 
@@ -22,6 +22,7 @@ class Worker:
     """A process, and the task that it has in hand."""
 
     process: "subprocess.Popen[str]"
+    ears: threading.Thread
     task: Task | None = None
     number: int = 0
     """the smallest that no other living worker has"""
@@ -54,21 +55,24 @@ class Local:
             return Outcome(**json.loads(line))
         self.workers.remove(worker)
         code = worker.process.wait()
+        assert worker.process.stdin is not None
+        with suppress(OSError):
+            worker.process.stdin.close()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return Outcome(task.name, error=f"its process died ({how})", again=True) if task else None
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.process.terminate()
+            assert worker.process.stdin is not None
+            with suppress(OSError):
+                worker.process.stdin.close()  # a worker without a master stops, in the middle of a step too
         for worker in self.workers:
             try:
                 worker.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-            for pipe in (worker.process.stdin, worker.process.stdout):
-                assert pipe is not None
-                pipe.close()
+            worker.ears.join()
         self.workers.clear()
 
     def _worker(self) -> Worker:
@@ -80,17 +84,18 @@ class Local:
             [sys.executable, "-m", "prunery.sweep.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, **threads, **card}, start_new_session=True,
         )  # fmt: skip
-        worker = Worker(process, number=number)
+        worker = Worker(process, threading.Thread(target=lambda: self._listen(worker), daemon=True), number=number)
         self.workers.append(worker)
-        assert process.stdout is not None
-        threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
+        worker.ears.start()
         with suppress(OSError):
             _send(worker, asdict(self.about))
         return worker
 
-    def _listen(self, worker: Worker, pipe: IO[str]) -> None:
-        for line in pipe:
-            self.heard.put((worker, line))
+    def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        with worker.process.stdout as pipe:
+            for line in pipe:
+                self.heard.put((worker, line))
         self.heard.put((worker, ""))
 
 
