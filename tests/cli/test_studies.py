@@ -260,6 +260,14 @@ def test_explain_tells_files_of_others_without_running_them(prunery, shelf, tmp_
     assert told["types"] == {"F32": told["tensors"]}
 
 
+def test_a_torn_file_of_others_is_refused(prunery, shelf, tmp_path):
+    data = (shelf / "nan.safetensors").read_bytes()
+    (tmp_path / "torn.safetensors").write_bytes(data[:-1])
+    done = prunery("explain", str(tmp_path / "torn.safetensors"))
+    assert done.code == 2
+    assert "not a whole safetensors file" in done.err
+
+
 class Trap:
     def __init__(self, path):
         self.path = path

@@ -34,7 +34,7 @@ def explained(what: str, runs: Path) -> Told:
         return told | foreign.torch_zip(path)
     if found := foreign.safetensors_header(path):
         ours = "prunery" in found[1]
-        return told | (_ours(path, json.loads(found[1]["prunery"]), runs) if ours else foreign.safetensors(*found))
+        return told | (_ours(path, _about(path, found[1]["prunery"]), runs) if ours else foreign.safetensors(*found))
     if known := foreign.onnx(path):
         return told | known
     expected = "a checkpoint (.safetensors), a packed file (.prunery), PyTorch's or an ONNX model"
@@ -56,6 +56,17 @@ def _path(what: str, runs: Path) -> Path:
         raise Refused(f"{what} is no file and no run: {error}") from None
 
 
+def _about(path: Path, text: Any) -> Told:
+    """What a checkpoint says of itself."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(f"{path} says nothing readable of itself; expected a file that prunery wrote: copy it again")
+    return found
+
+
 def _ours(path: Path, about: Told, runs: Path) -> Told:
     """A checkpoint of prunery's, or the state of a training that is not over."""
     if "metrics_bytes" in about:
@@ -63,7 +74,7 @@ def _ours(path: Path, about: Told, runs: Path) -> Told:
         known = {k: v for k, v in about.items() if isinstance(v, int | float | str)}
         return {"kind": "the state of an unfinished training", "note": note, "about": known}
     network, state, model = chain.opened(path)
-    sizes = totals(count(network, model.input, masks=state.masks))
+    sizes = totals(count(network, model.input, masks=state.masks))  # type: ignore[arg-type]
     packed = "packed.safetensors" in path.name
     told: Told = {
         "kind": "a compact checkpoint of prunery" if packed else "a checkpoint of prunery",

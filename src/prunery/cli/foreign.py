@@ -88,7 +88,15 @@ def safetensors_header(path: Path) -> "tuple[Told, Told] | None":
         return None
     words = head.pop("__metadata__", None)
     tensors = {k: v for k, v in head.items() if isinstance(v, dict) and {"dtype", "shape"} <= v.keys()}
+    if 8 + length + max((_end(t) for t in tensors.values()), default=0) != size:
+        raise Refused(f"{path} is not a whole safetensors file: it has {size:,} bytes; make or copy it again")
     return tensors, words if isinstance(words, dict) else {}
+
+
+def _end(tensor: Told) -> int:
+    """Where a tensor's bytes end, counted from the header's end."""
+    places = tensor.get("data_offsets")
+    return places[1] if isinstance(places, list) and len(places) == 2 and isinstance(places[1], int) else -1
 
 
 def safetensors(tensors: Told, words: Told) -> Told:
