@@ -2,6 +2,7 @@
 
 import json
 import pickletools
+import re
 import struct
 import zipfile
 from collections import Counter
@@ -12,8 +13,10 @@ from typing import Any
 from ..spec import Refused
 
 Told = dict[str, Any]
-PLAIN = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_parameter", "collections OrderedDict", "torch ")
-"""how the names begin that weights alone need"""
+PLAIN = re.compile(
+    r"torch\._utils _rebuild_(tensor|parameter)\w*|collections OrderedDict|torch (\w+Storage|Size|b?float\d+|int\d+)"
+)
+"""the names that weights alone need"""
 MOST_HEADER, MOST_PICKLE = 1 << 27, 1 << 26
 """bytes that are read to tell what a file is"""
 SEVEN = 0x7F
@@ -46,7 +49,7 @@ def torch_old(path: Path) -> Told:
 def _pickled(pickle: bytes) -> Told:
     """What opening the pickle would call, without calling it."""
     names = sorted(set(_called(pickle)))
-    other = [n for n in names if not n.startswith(PLAIN)]
+    other = [n for n in names if not PLAIN.fullmatch(n)]
     note = "not opened: a pickle can run any code"
     if pickle and not other:
         note = "not opened; its pickle calls nothing but what weights need"
