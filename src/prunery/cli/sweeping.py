@@ -25,6 +25,8 @@ def swept(
 ) -> tuple[Told, list[Any], bool]:
     """The whole of it: what is told as JSON and in words, and whether every chain came to its end."""
     _local_folder(where.runs)
+    if on not in ("local", "ray") and not on.startswith("ray://"):
+        raise Refused(f"--on = {quote(on)} is unknown; expected local, ray, or ray://HOST:PORT")
     sweep = replace(sweep, retries=_least(retries, "--retries", 0, sweep.retries))
     width = _least(workers, "--workers", 1, 0)
     runs = Runs(where.runs)
@@ -87,8 +89,6 @@ def _engine(sweep: Sweep, where: Where, on: str, side: int, width: int) -> Engin
         if sweep.gpus and not _cards():
             raise Refused(f"resources.gpus = {sweep.gpus:g}, and this machine has none; expected 0, or --on ray")
         return Local(about, side, _cards() if sweep.gpus else 0)
-    if on != "ray" and not on.startswith("ray://"):
-        raise Refused(f"--on = {quote(on)} is unknown; expected local, ray, or ray://HOST:PORT")
     from ..sweep.onray import OnRay
 
     return OnRay(about, sweep.cpus, sweep.gpus, on if on.startswith("ray://") else "", width)
