@@ -93,7 +93,7 @@ def sweep(
     from . import screen, sweeping
 
     where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)
-    told, words, whole_ = sweeping.swept(read_sweep(file, set), where, on, workers, retries, dry_run, json)
+    told, words, whole_ = sweeping.swept(read_sweep(file, set), where, on, workers, retries, dry_run)
     screen.as_json(told) if json else screen.show(*words)
     if not whole_:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ Told = dict[str, Any]
 
 
 def swept(
-    sweep: Sweep, where: Where, on: str, workers: int | None, retries: int | None, dry: bool, as_json: bool
+    sweep: Sweep, where: Where, on: str, workers: int | None, retries: int | None, dry: bool
 ) -> tuple[Told, list[Any], bool]:
     """The whole of it: what is told as JSON and in words, and whether every chain came to its end."""
     _local_folder(where.runs)
