@@ -72,7 +72,6 @@ def with_a_lost_node(tree: Tree, runs: Runs, about: About, cpus: int) -> tuple[E
 
     from prunery.sweep.onray import OnRay
 
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
     other = cluster.add_node(num_cpus=cpus)
     os.environ["RAY_ADDRESS"] = cluster.address

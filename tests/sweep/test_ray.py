@@ -21,7 +21,6 @@ def test_without_ray_it_is_one_line(monkeypatch, folder):
 @pytest.fixture
 def cluster(monkeypatch):
     pytest.importorskip("ray", reason="ray is an extra: pip install 'prunery[ray]'")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     from ray.cluster_utils import Cluster
 
     there = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
