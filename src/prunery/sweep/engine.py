@@ -1,4 +1,4 @@
-"""What makes steps: the words between who schedules and who works, the same for processes and for Ray."""
+"""What makes steps: the words between who schedules and who works."""
 
 import os
 from collections.abc import Callable
