@@ -12,7 +12,7 @@ from torch import nn
 from . import data, models, pruning, quantize
 from .masks import ones, prunable
 from .measure import count, score, summary, totals
-from .runs import WEIGHTS, Runs, State, Step, Work, checksum, pack, read_state, unpack, write_tensors
+from .runs import WEIGHTS, Runs, State, Step, Work, asked, checksum, pack, read_state, unpack, write_tensors
 from .spec import (
     Data,
     Factorise,
@@ -47,6 +47,8 @@ class Place:
     ways: Ways = field(default_factory=Ways)
     say: Callable[[str], None] = lambda _: None
     began: Callable[[str, Node], None] = lambda label, node: None
+    source: str = ""
+    """the file and the settings that ask: once more, and its record takes the place of the earlier one"""
 
 
 def run(recipe: Recipe, place: Place) -> dict[str, Step]:
@@ -54,12 +56,20 @@ def run(recipe: Recipe, place: Place) -> dict[str, Step]:
     recipe = filled(recipe, place)
     preflight(recipe, place)
     done: dict[str, Step] = {}
-    for label, node in recipe.nodes().items():
-        if place.ways.stopping():
-            raise Stopped(f"stopped before step {label}")
-        place.began(label, node)
-        done[label] = place.runs.once(node, functools.partial(make, node, place), place.say, place.ways.stopping)
+    nodes = recipe.nodes()
+    with asked(place.runs.root, recipe.name, place.source, {label: node.name for label, node in nodes.items()}):
+        for label, node in nodes.items():
+            if place.ways.stopping():
+                raise Stopped(f"stopped before step {label}")
+            place.began(label, node)
+            done[label] = made(node, place)
     return done
+
+
+def made(node: Node, place: Place, maker: Callable[[Node, Place, Work], None] | None = None) -> Step:
+    """One step, its parents being there; what is there already is not made again."""
+    making = functools.partial(maker or make, node, place)
+    return place.runs.once(node, making, place.say, place.ways.stopping)
 
 
 def filled(recipe: Recipe, place: Place) -> Recipe:

@@ -87,6 +87,7 @@ def shelf(tmp_path_factory, trained):
     (root / "deep.toml").write_text("x = " + "[" * 5000)
     (root / "good.toml").write_text(GOOD)
     (root / "space.toml").write_text(SPACE)
+    (root / "sweep.toml").write_text('recipe = "good.toml"\n[sweep]\n"train.lr" = [0.1, 0.2]\n')
     (root / "compare.toml").write_text(GOOD + GOOD.replace("steps", 'label = "retrain"\nsteps'))
     return root
 

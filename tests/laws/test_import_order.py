@@ -22,7 +22,7 @@ ORDER = [
     {"spec"},
     {"arguments", "masks", "native"},
     {"runs"},
-    {"data", "models", "pruning", "quantize"},
+    {"data", "models", "pruning", "quantize", "listing"},
     {"train"},
     {RUNTIME},
     {"engine"},
@@ -30,7 +30,7 @@ ORDER = [
     {"chain"},
     {"workbench", "compare"},
     {"tickets"},
-    {"search", "report"},
+    {"search", "report", "sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -42,6 +42,7 @@ ONLY = {
     "native": {"native", "refused"},
     RUNTIME: {"native", "refused", RUNTIME},
     "report": {"spec", "runs", "report"},
+    "listing": {"spec", "runs", "listing"},
 }
 NEVER = {"train": {"pruning"}}
 TORCH = {"torch", "torchvision", "timm", "torch_pruning"}

@@ -9,7 +9,8 @@ import pytest
 from prunery.spec import Init, Prune, Refused, Train, read_recipe, recipe
 
 ROOT = Path(__file__).parent.parent.parent
-RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if not p.stem.startswith(("lottery_", "search_"))]
+OTHERS = ("lottery_", "search_", "sweep_")
+RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if not p.stem.startswith(OTHERS)]
 SHIPPED = [*RECIPES, Path(str(files("prunery.cli").joinpath("demo.toml")))]
 
 

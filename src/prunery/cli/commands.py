@@ -1,7 +1,7 @@
 """The commands, one short function each; heavy rooms are imported when a command needs them."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 
 from ..runs import Step, folder_to_write, to_write
 from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, read_recipe, recipe
+from . import studies
 from .settings import (
     Board,
     Cores,
@@ -40,13 +41,13 @@ NOT_OPTIONS = ("data", "name", "teacher_sha256", "sha256", "weights_sha256", "co
 RUNS, DATA = Path("runs"), Path("data")
 
 
-def carry_out(wanted: Recipe, where: Where, as_json: bool) -> None:
-    """Run a recipe and show what came of it."""
+def carry_out(wanted: Recipe, where: Where, as_json: bool, source: str = "") -> None:
+    """Run a recipe and show what came of it; `source` is the file and the changes that it was asked with."""
     from .. import chain
     from . import screen
 
     with place(where) as there:
-        done = chain.run(wanted, there)
+        done = chain.run(wanted, replace(there, source=source))
     if as_json:
         return screen.as_json({k: {"name": s.name, "folder": str(s.folder), **s.result} for k, s in done.items()})
     look = f"look at it: prunery report {last(done)} --runs {shlex.quote(str(where.runs))}"
@@ -74,7 +75,7 @@ def run(
 ) -> None:
     """Carry out a recipe; what is there already is not made again."""
     where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet, tensorboard)
-    carry_out(read_recipe(file, set), where, json)
+    carry_out(read_recipe(file, set), where, json, " ".join([str(file.resolve()), *set]))
 
 
 def train(
@@ -497,3 +498,7 @@ def doctor(
 
     found = examine(runs, data_dir)
     screen.as_json(found) if json else screen.show(*told(found))
+
+
+for command in (studies.runs, studies.gc, studies.sweep, studies.init, studies.explain):
+    app.command()(command)

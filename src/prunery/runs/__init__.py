@@ -1,5 +1,6 @@
 """Where it lands: a folder per step, written once and whole; its metrics, checkpoint and lock. No torch at import."""
 
+from .asked import ASKED, Asked, asked, guarded, labels, records
 from .compact import pack, read_state, unpack
 from .conditions import commit, conditions, cpu
 from .files import checksum, folder_to_write, read_tensors, to_write, write_file, write_json, write_tensors, writing
@@ -8,7 +9,8 @@ from .step import CHECKPOINT, ENV, METRICS, RESULT, SPEC, WEIGHTS, Step, Work, r
 from .store import Runs, lock
 
 __all__ = [
-    "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Runs", "State", "Step", "Work", "checksum", "commit",
-    "conditions", "cpu", "folder_to_write", "lock", "pack", "read_lines", "read_state", "read_tensors", "to_write",
-    "unpack", "write_file", "write_json", "write_tensors", "writing",
+    "ASKED", "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Asked", "Runs", "State", "Step", "Work",
+    "asked", "checksum", "commit", "conditions", "cpu", "folder_to_write", "guarded", "labels", "lock", "pack",
+    "read_lines", "read_state", "read_tensors", "records", "to_write", "unpack", "write_file", "write_json",
+    "write_tensors", "writing",
 ]  # fmt: skip

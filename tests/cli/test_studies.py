@@ -1,0 +1,308 @@
+"""`runs`, `gc`, `sweep`, `init` and `explain` from start to end."""
+
+import csv
+import io
+import json
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from prunery.cli import kept
+
+RECIPE = """
+[data]
+name = "digits"
+[model]
+name = "lenet_300_100"
+[[step]]
+kind = "train"
+steps = 2
+[[step]]
+kind = "prune"
+density = 0.5
+"""
+SWEEP = """
+recipe = "r.toml"
+seeds = 2
+[sweep]
+"prune.density" = [0.5, 0.1]
+"""
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_lists_filters_and_exports(prunery, trained, tmp_path):
+    done = prunery("runs", "--runs", str(trained))
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].split()[:2] == ["name", "label"]
+    assert "4 of 4 steps" in done.out
+    words = [
+        "runs",
+        "--runs",
+        str(trained),
+        "--where",
+        "density < 0.5",
+        "--sort",
+        "-depth",
+        "--columns",
+        "label,density",
+    ]
+    done = prunery(*words, "--csv", str(tmp_path / "a.csv"))
+    assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["pack", "prune"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))
+    assert [r["label"] for r in rows] == ["pack", "prune"]
+    told = json.loads(prunery(*words, "--limit", "1", "--json").out)
+    assert len(told["steps"]) == 1
+    assert told["of"] == 4
+
+
+def test_runs_names_what_it_cannot_read(prunery, trained, tmp_path):
+    broken = tmp_path / "runs" / "train-000000000000"
+    broken.mkdir(parents=True)
+    (broken / "env.json").write_text("{")
+    done = prunery("runs", "--runs", str(tmp_path / "runs"))
+    assert done.code == 0
+    assert "train-000000000000 is left out: env.json is not JSON" in done.out
+
+
+# --- gc ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edited(prunery, tmp_path):
+    """A recipe that was carried out, edited, and carried out again; and the step that is left over."""
+    file, runs = tmp_path / "r.toml", tmp_path / "runs"
+    words = ("run", str(file), "--runs", str(runs), "--threads", "1", "--quiet", "--json")
+    file.write_text(RECIPE)
+    first = json.loads(prunery(*words).out)
+    file.write_text(RECIPE.replace("0.5", "0.2"))
+    assert prunery(*words).code == 0
+    return runs, first["prune"]["name"]
+
+
+def test_gc_asks_first(prunery, edited, monkeypatch):
+    runs, left = edited
+    words = ("gc", "--runs", str(runs), "--age", "0s")
+    dry = prunery(*words, "--dry-run")
+    assert left in dry.out
+    assert "1 finished steps" in dry.out
+    assert prunery(*words).code == 2
+    monkeypatch.setattr("sys.stdin", Answer("n\n"))
+    assert "removed 0" in prunery(*words).out
+    assert (runs / left).is_dir()
+    monkeypatch.setattr("sys.stdin", Answer("y\n"))
+    done = prunery(*words)
+    assert "removed 1" in done.out
+    assert "[y/N]" in done.err
+    assert not (runs / left).exists()
+    assert len(list(runs.glob("*-*/env.json"))) == 3
+
+
+class Answer(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_gc_with_yes_leaves_what_can_be_resumed(prunery, edited):
+    runs, left = edited
+    work = runs / ".work" / "train-abc"
+    work.mkdir(parents=True)
+    (work / "checkpoint.safetensors").write_text("12345")
+    words = ("gc", "--runs", str(runs), "--age", "0s", "--yes")
+    done = prunery(*words)
+    assert "1 that can be resumed stay (--checkpoints)" in done.out
+    assert not (runs / left).exists()
+    assert work.is_dir()
+    told = json.loads(prunery(*words, "--checkpoints", "--json").out)
+    assert [os.path.basename(p) for p in told["removed"]["paths"]] == ["train-abc"]
+    assert not work.exists()
+
+
+def test_gc_leaves_what_is_young(prunery, edited):
+    runs, left = edited
+    assert "1 more that nothing refers to are younger" in prunery("gc", "--runs", str(runs), "--yes").out
+    assert (runs / left).is_dir()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("7d", 604800)])
+def test_ages_are_times(text, seconds):
+    assert kept.seconds(text) == seconds
+
+
+# --- sweep ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_says_what_it_costs_and_ends_in_a_table(prunery, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "s.toml").write_text(SWEEP)
+    words = ("sweep", str(tmp_path / "s.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1")
+    dry = prunery(*words, "--dry-run")
+    assert "4 chains of 12 steps, 4 of them shared: 8 steps; 0 there already, 8 to make" in dry.out
+    assert "cost: unknown" in dry.out
+    assert not (tmp_path / "runs").exists()
+    done = prunery(*words)
+    assert done.code == 0, done.err
+    assert "8 steps made, 12 asked for" in done.out
+    assert "±" in done.out
+    told = json.loads(prunery(*words, "--json").out)
+    assert (told["made"], told["there"], told["failed"]) == (0, 8, {})
+    assert [row["n"] for row in told["table"]] == [2, 2]
+    again = prunery(*words, "--dry-run", "--set", "train.steps=3")
+    assert "from the median of like steps" in again.out
+    labels = {r["label"] for r in json.loads(prunery("runs", "--runs", str(tmp_path / "runs"), "--json").out)["steps"]}
+    assert "prune prune.density=0.1 seed=1" in labels
+
+
+FAILS = """
+import torch
+def narrow(input, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), Touchy(), torch.nn.Linear(64, classes))
+class Touchy(torch.nn.Module):
+    def forward(self, x):
+        if self.training and x.shape[0] == 7:
+            raise RuntimeError("seven is too much")
+        return x
+"""
+
+
+def test_a_chain_that_fails_does_not_stop_the_others(prunery, tmp_path):
+    (tmp_path / "own.py").write_text(FAILS)
+    (tmp_path / "r.toml").write_text(RECIPE.replace("lenet_300_100", f"{tmp_path}/own.py:narrow"))
+    (tmp_path / "s.toml").write_text('recipe = "r.toml"\nretries = 1\n[sweep]\n"train.batch" = [7, 8]\n')
+    words = ("sweep", str(tmp_path / "s.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1", "--quiet")
+    done = prunery(*words)
+    assert done.code == 1
+    assert "1 of 2 chains failed:" in done.out
+    assert "train train.batch=7: RuntimeError: seven is too much" in done.out
+    assert len(list((tmp_path / "runs").glob("prune-*"))) == 1
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+OWN = """
+from torch import nn
+
+def mine(input, classes):
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(nn.Conv2d(input[0], 4, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, classes))
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Dark and bright images of two classes."""
+    for name, shade in (("dark", 20), ("bright", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (10, 10), (shade + i,) * 3).save(tmp_path / "pictures" / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_what_init_writes_runs_as_it_is(prunery, pictures, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    out = tmp_path / "mine.toml"
+    words = ("init", "--data", str(pictures), "--model", f"{tmp_path}/own.py:mine", "--out", str(out))
+    done = prunery(*words)
+    assert done.code == 0, done.err
+    assert f"prunery run {out}" in done.out
+    text = out.read_text()
+    assert text.count("#") > 15
+    assert prunery(*words).code == 2
+    assert prunery(*words, "--force").code == 0
+    assert out.read_text() == text
+    done = prunery("run", str(out), "--runs", str(tmp_path / "runs"), "--threads", "1", "--quiet", "--json")
+    assert done.code == 0, done.err
+    assert list(json.loads(done.out)) == ["init", "train", "prune", "finetune", "pack", "random", "finetune_random"]
+
+
+def test_images_of_different_sizes_are_brought_to_one(prunery, pictures, tmp_path):
+    Image.new("RGB", (9, 17)).save(pictures / "dark" / "odd.png")
+    out = tmp_path / "mine.toml"
+    assert prunery("init", "--data", str(pictures), "--out", str(out)).code == 0
+    assert "resize = 64" in out.read_text()
+    assert prunery("init", "--data", str(pictures), "--out", str(out), "--resize", "16", "--force").code == 0
+    assert "resize = 16" in out.read_text()
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_explain_tells_a_run_and_how_it_was_made(prunery, trained):
+    pack = next(trained.glob("pack-*"))
+    told = json.loads(prunery("explain", str(pack / "packed.safetensors"), "--runs", str(trained), "--json").out)
+    assert [row["kind"] for row in told["history"]] == ["init", "train", "prune", "pack"]
+    assert told["network"]["name"] == "convnet"
+    assert told["density"] == pytest.approx(0.2, abs=1e-3)
+    assert told["test"]["n"] == 359
+    assert told == json.loads(prunery("explain", pack.name, "--runs", str(trained), "--json").out) | {
+        k: told[k] for k in ("file", "file_bytes", "kind")
+    }
+    text = prunery("explain", str(pack)).out
+    assert "test accuracy" in text
+    assert "density = 0.2" in text
+
+
+def test_explain_tells_files_of_others_without_running_them(prunery, shelf, tmp_path):
+    told = json.loads(prunery("explain", str(shelf / "net.pt"), "--json").out)
+    assert told["kind"] == "a PyTorch file (torch.save)"
+    assert "calls nothing but what weights need" in told["note"]
+    mark = tmp_path / "was_run"
+    torch.save({"x": Trap(str(mark))}, tmp_path / "trap.pt")
+    told = json.loads(prunery("explain", str(tmp_path / "trap.pt"), "--json").out)
+    assert "would call" in told["note"]
+    assert "mkdir" in told["note"]
+    assert not mark.exists()
+    told = json.loads(prunery("explain", str(shelf / "nan.safetensors"), "--json").out)
+    assert told["tensors"] > 3
+    assert set(told["types"]) == {"F32", "I64"}
+    assert sum(told["types"].values()) == told["tensors"]
+
+
+def test_a_torn_file_of_others_is_refused(prunery, shelf, tmp_path):
+    data = (shelf / "nan.safetensors").read_bytes()
+    (tmp_path / "torn.safetensors").write_bytes(data[:-1])
+    done = prunery("explain", str(tmp_path / "torn.safetensors"))
+    assert done.code == 2
+    assert "not a whole safetensors file" in done.err
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_explain_tells_packed_files(prunery, shelf):
+    told = json.loads(prunery("explain", str(shelf / "net.prunery"), "--json").out)
+    assert told["kind"] == "a packed network of prunery"
+    assert told["input"] == [1, 8, 8]
+    assert told["multiply_adds"] >= told["kept_multiply_adds"] > 0
+
+
+def test_explain_tells_onnx(prunery, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is an extra: pip install 'prunery[onnx]'")
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(graph, producer_name="a test").SerializeToString())
+    told = json.loads(prunery("explain", str(tmp_path / "m.onnx"), "--json").out)
+    assert (told["kind"], told["operators"], told["producer"]) == ("an ONNX model", {"Relu": 1}, "a test")
+
+
+def test_explain_tells_onnx_without_its_package(prunery, tmp_path):
+    """By hand: ir_version 8, producer "me", a graph with one Relu."""
+    node = b"\x0a\x01x\x12\x01y\x22\x04Relu"
+    graph = b"\x0a" + bytes([len(node)]) + node
+    data = b"\x08\x08\x12\x02me\x3a" + bytes([len(graph)]) + graph
+    (tmp_path / "m.onnx").write_bytes(data)
+    told = json.loads(prunery("explain", str(tmp_path / "m.onnx"), "--json").out)
+    assert (told["operators"], told["producer"], told["ir_version"]) == ({"Relu": 1}, "me", 8)
+    for cut in range(len(data)):
+        (tmp_path / "m.onnx").write_bytes(data[:cut])
+        assert prunery("explain", str(tmp_path / "m.onnx")).code == 2
