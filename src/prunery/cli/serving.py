@@ -12,7 +12,9 @@ from . import screen
 def serve(site: Site, port: int, in_browser: bool, as_json: bool) -> None:
     """Until Ctrl-C, which is how one ends it and no failure."""
     if not site.runs.is_dir():
-        raise Refused(f"{site.runs} is no folder of runs; expected one: start with prunery demo, or choose another (--runs)")
+        raise Refused(
+            f"{site.runs} is no folder of runs; expected one: start with prunery demo, or choose another (--runs)"
+        )
     with served(site, port) as server:
         where = address(server)
         if as_json:

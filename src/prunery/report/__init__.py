@@ -9,6 +9,6 @@ from .page import write_report
 from .serve import Site, address, served
 
 __all__ = [
-    "Claim", "More", "Site", "address", "as_markdown", "as_text", "cells", "claims", "comparison_cells", "front_figure", "measured",
-    "results_table", "served", "write_comparison", "write_figures", "write_report", "write_sensitivity",
+    "Claim", "More", "Site", "address", "as_markdown", "as_text", "cells", "claims", "comparison_cells", "front_figure",
+    "measured", "results_table", "served", "write_comparison", "write_figures", "write_report", "write_sensitivity",
 ]  # fmt: skip

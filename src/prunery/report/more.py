@@ -1,4 +1,4 @@
-"""What a page can show beside steps: claims with PASS or MISS, lotteries, pictures of filters, the engine's view."""
+"""What a page can show beside steps: measured claims with PASS or MISS, and lotteries with the paper's points."""
 
 import csv
 import io
@@ -33,12 +33,10 @@ EDGES = ("mean", "min", "max", "low95", "high95")
 
 @dataclass(frozen=True)
 class More:
-    """Plain data that the page takes along; `pictures` and `engine` are by the steps' names."""
+    """Plain data that the page takes along."""
 
     claims: list[dict[str, Any]] = field(default_factory=list)
     lotteries: list[dict[str, Any]] = field(default_factory=list)
-    pictures: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    engine: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def measured(results: Path | None, lotteries: Iterable[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -73,7 +71,11 @@ def lottery(folder: Path) -> dict[str, Any]:
 
 def _verdict(row: Facts) -> dict[str, Any]:
     texts = ("name", "figure", "text", "stop", "unit", "paper", "expected", "verdict", "note", "spread")
-    return {k: row.text(k) or "" for k in texts} | {k: row.number(k) for k in ("value", "low", "high")} | {"n": row.whole("n")}
+    return (
+        {k: row.text(k) or "" for k in texts}
+        | {k: row.number(k) for k in ("value", "low", "high")}
+        | {"n": row.whole("n")}
+    )
 
 
 def _network(verdicts: list[dict[str, Any]]) -> str:

@@ -18,8 +18,8 @@ from .records import Album, gather
 
 HEAVY = ("curve", "layers", "toml", "recipe")
 SCRIPTS = (
-    "plot", "steps", "tree", "detail", "compare", "curves", "lotteries", "layers", "pictures", "front", "table", "claims",
-    "data", "start",
+    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "layers", "front", "table", "data",
+    "start",
 )  # fmt: skip
 """in the order in which they stand in the page: each knows those before it"""
 LIVE = "live"
@@ -54,11 +54,9 @@ def page(album: Album, title: str, more: More = NOTHING, live: str = "") -> str:
         "common": album.common,
         "conditions": album.conditions,
         "current": [r.name for r in album.records].index(head.current),
-        "engine": {name: {k: v for k, v in seen.items() if k != "layers"} for name, seen in more.engine.items()},
-        "pictured": list(more.pictures),
         "live": live,
     }
-    blocks = {"claims": more.claims, "lotteries": more.lotteries, "pictures": more.pictures, "engine": more.engine}
+    blocks = {"claims": more.claims, "lotteries": more.lotteries}
     parts = {
         "title": html.escape(title),
         "policy": policy(style, script, live),

@@ -89,7 +89,7 @@ class Album:
 def gather(
     steps: list[Step], labels: Mapping[str, str] | None = None, allowed: Callable[[Path], bool] = lambda folder: True
 ) -> Album:
-    """The steps and all their ancestors of which `allowed` folders tell; `labels` are a recipe's, by the steps' names."""
+    """The steps and their ancestors in folders that are `allowed`; `labels` are a recipe's, by the steps' names."""
     if not steps:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
     files = ordered(with_ancestors(steps, allowed))

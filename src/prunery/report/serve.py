@@ -1,6 +1,7 @@
-"""The page on loopback, up to date while runs go on: two addresses, read only, and nothing of the disk but the steps."""
+"""The page on loopback, up to date while runs go on: two addresses, read only, of the disk nothing but the steps."""
 
 import json
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,8 +31,11 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }  # fmt: skip
-EMPTY_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
+FRAMELESS = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+POLICIES = {"text/html": f"{FRAMELESS}; object-src 'none'"}
+"""beside what the page itself lays down; of all other answers, nothing may be loaded"""
 WAITING = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>Prunery</title><h1>Prunery</h1><p role="status">{}</p></html>
 """
@@ -95,10 +99,14 @@ def _progress(folder: Path) -> dict[str, Any] | None:
     """The newest row of the metrics of a step in the making."""
     try:
         rows = _tail(folder / METRICS)
-        row = {k: v for k, v in rows[-1].items() if isinstance(v, int | float) and not isinstance(v, bool)} if rows else {}
+        row = {k: v for k, v in rows[-1].items() if _finite(v)} if rows else {}
     except (OSError, ValueError):  # finished in the meantime
         return None
     return {"name": folder.name, "row": row}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:
@@ -158,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{sha256(body).hexdigest()[:20]}"'
         same = status == 200 and self.headers.get("If-None-Match") == tag
         self.send_response(304 if same else status)
-        policy = "frame-ancestors 'none'" if kind == "text/html" and "<meta http-equiv=\"Content" in text else EMPTY_POLICY
+        policy = POLICIES.get(kind, f"default-src 'none'; {FRAMELESS}")
         about = {"Content-Type": f"{kind}; charset=utf-8", "ETag": tag, "Content-Security-Policy": policy}
         for key, value in (HEADERS | about | (more or {})).items():
             self.send_header(key, value)
@@ -177,7 +185,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 

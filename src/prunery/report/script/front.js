@@ -4,7 +4,6 @@ const COSTS = {
   density: ["density", (step) => step.density, format.share],
   work: ["multiply-adds", (step) => step.kept_multiply_adds ?? step.multiply_adds, format.si],
   bytes: ["bytes", (step) => step.bytes, format.bytes],
-  ...(STEPS.some((step) => DATA.engine[step.name]) ? { ms: ["milliseconds", (step) => DATA.engine[step.name]?.ms ?? null, format.ms] } : {}),
   ...(STEPS.some((step) => step.score) ? { score: ["score", (step) => step.score, format.score] } : {}),
 };
 const groupOf = (step) => `${step.network || "network"} on ${step.data || "data"}`;
@@ -28,7 +27,7 @@ function drawFront() {
   const onTop = [...seen].sort((a, b) => rank(a.i) - rank(b.i));
   const picture = plot({
     width: $("scatter").clientWidth, height: 320, title: "Test accuracy", label: `Test accuracy against ${name}, ${all.length} steps. Best at each cost: ${best.map(note).join("; ")}.`,
-    x: { ...extent(seen.map((p) => p.x)), log: !state.linear, text: form, name: `${name}${AXES[state.cost] ?? ""}${state.linear ? "" : " (log)"}` },
+    x: { ...extent(seen.map((p) => p.x)), log: !state.linear, text: form, name: `${name}${state.cost === "work" ? " kept, for one image" : ""}${state.linear ? "" : " (log)"}` },
     y: { lo: low, hi: Math.max(...seen.map(reach(1))), text: format.points },
     lines: [{ points: stairs, style: { stroke: "var(--faint)", strokeWidth: 1.2 } }, ...(state.cost === "score" || seen[0].step.data === GAME ? [needed(seen, low)] : [])],
     dots: onTop.map((p) => ({
@@ -39,7 +38,6 @@ function drawFront() {
   $("scatter").replaceChildren(picture.svg);
 }
 const NEEDED = 0.9, GAME = "cifar10"; // of the score game
-const AXES = { work: " kept, for one image", ms: " for one image on one thread" };
 const needed = (seen, low) => ({
   points: low <= NEEDED ? [Math.min(...seen.map((p) => p.x)), Math.max(...seen.map((p) => p.x))].map((x) => [x, NEEDED]) : [],
   style: { stroke: "var(--soft)", strokeWidth: 1.2, strokeDasharray: "4 3" },

@@ -1,7 +1,6 @@
 // The layers of the selected step: what is kept of their weights and of their work.
 
 function drawLayers() {
-  drawEngine();
   const { layers } = more(state.current), total = layers.reduce((sum, layer) => sum + (layer.multiply_adds ?? 0), 0);
   $("layers-of").textContent = `of ${title(state.current)}; ticks are the other plotted steps`;
   if (!layers.length) return $("bars").replaceChildren(h("p", { class: "note" }, "This step did not measure its layers."));
@@ -32,20 +31,4 @@ function workBar(layer, total) {
   track.prepend(h("span", { class: "whole", style: { width: `${100 * part}%` } }));
   track.classList.add("open");
   return track;
-}
-
-// --- the engine's own view ---------------------------------------------------------------------------------------------
-
-const ENGINE = JSON.parse($("engine-data").textContent);
-
-function drawEngine() {
-  const seen = ENGINE[STEPS[state.current].name];
-  if (!seen) return $("engine").replaceChildren();
-  const longest = Math.max(...seen.layers.map((layer) => layer.measured_us ?? layer.predicted_us), 1e-9);
-  const rows = seen.layers.map((layer) => h("tr", {}, h("th", { scope: "row" }, layer.name), h("td", {}, layer.kernel), h("td", { class: "n" }, format.share(layer.density)),
-    h("td", { class: "n" }, format.si(layer.multiply_adds)), h("td", { class: "n" }, format.number(layer.predicted_us)), h("td", { class: "n" }, format.number(layer.measured_us)),
-    h("td", { class: "wide" }, bar((layer.measured_us ?? layer.predicted_us) / longest, ink(state.current))), h("td", {}, layer.why)));
-  const head = ["layer", "kernel", "density", "multiply-adds", "predicted µs", "measured µs", "", "why"];
-  $("engine").replaceChildren(h("h3", {}, `In the engine: one image on one thread in ${format.ms(seen.ms)}`), h("p", { class: "note" }, seen.conditions),
-    h("div", { class: "scroll" }, h("table", { class: "engine" }, h("caption", { class: "unseen" }, "The engine’s plan, layer by layer"), h("thead", {}, h("tr", {}, ...head.map((text, i) => (text ? h("th", { scope: "col", class: i > 1 && i < 6 ? "n" : null }, text) : h("td"))))), h("tbody", {}, ...rows))));
 }

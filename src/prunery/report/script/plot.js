@@ -34,7 +34,6 @@ const format = {
   whole: known((value) => Math.round(value).toLocaleString("en-US")),
   si,
   score: known((value) => value.toPrecision(3)),
-  ms: known((value) => `${Number(value.toPrecision(3))}${NARROW}ms`),
   bytes: known((value) => si(value) + (value >= 1000 ? "" : NARROW) + "B"),
   number: known((value) => (value && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4))))),
   seconds: known((value) => {

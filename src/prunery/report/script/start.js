@@ -4,7 +4,6 @@ function drawFigures() {
   drawComparison();
   drawCurves();
   drawLayers();
-  drawPictures();
   drawFront();
   markTable();
 }
@@ -65,10 +64,15 @@ function below() {
   chooseLottery();
   drawClaims();
   drawLottery();
-  let width = 0;
+  // Also from no width at all, which is what a page has that is loaded out of sight.
+  let width = $("scatter").clientWidth;
   new ResizeObserver(() => {
-    if (width && width !== $("scatter").clientWidth) { drawCurves(); drawFront(); drawLottery(); drawRows(); }
+    if (width === $("scatter").clientWidth) return;
     width = $("scatter").clientWidth;
+    drawCurves();
+    drawFront();
+    drawLottery();
+    drawRows();
   }).observe($("scatter"));
   document.body.dataset.drawn = "all";
 }
