@@ -1,5 +1,6 @@
 """`prunery ui`: says where the page is, opens it, and serves until it is stopped."""
 
+import sys
 import webbrowser
 
 import typer
@@ -21,6 +22,7 @@ def serve(site: Site, port: int, in_browser: bool, as_json: bool) -> None:
             screen.as_json({"address": where, "runs": str(site.runs)})
         else:
             typer.echo(f"{where} shows {site.runs}, on this machine only; Ctrl-C ends it")
+        sys.stdout.flush()  # whoever reads a pipe waits for it
         if in_browser:
             webbrowser.open(where)
         try:

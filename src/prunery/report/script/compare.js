@@ -31,7 +31,7 @@ function comparison() {
 
 function drawComparison() {
   const { shown, results, settings } = comparison();
-  const away = (i) => (state.plotted.has(i) && shown.length > 1
+  const away = (i) => (i !== state.current
     ? h("button", { type: "button", class: "away", "aria-label": `Take ${title(i)} away`, onclick: () => { toggle(i); $("alike").focus(); } }, "×") : null);
   const head = shown.map((i) => h("th", { scope: "col" }, h("span", { class: "swatch", style: { background: ink(i) }, "aria-hidden": "true" }), title(i), away(i)));
   const rows = (name, all) => [h("tr", { class: "part" }, h("th", { scope: "colgroup", colspan: shown.length + 1 }, name)),

@@ -38,7 +38,10 @@ function toggle(i) {
 const TRAINED = [];
 STEPS.forEach((step, i) => { TRAINED[i] = step.curves ? i : step.parent === null ? undefined : TRAINED[step.parent]; });
 const trained = (i) => TRAINED[i];
-const unlike = (steps) => [...new Map([...steps].reverse().map((i) => [trained(i), i])).values()].reverse();
+const unlike = (steps) => {
+  const seen = new Set();
+  return steps.filter((i) => !seen.has(trained(i)) && seen.add(trained(i)));
+};
 // The plotted steps, and the current one where none of them has its curves.
 const runs = () => unlike([...state.plotted.keys(), state.current]).filter((i) => trained(i) !== undefined);
 const ink = (i) => (state.plotted.has(i) ? `var(--s${state.plotted.get(i) % COLORS})` : "var(--ink)");

@@ -13,7 +13,7 @@ function drawTable() {
     h("button", { type: "button", onclick: () => sortBy(key) }, label))));
   $("grid").replaceChildren(h("caption", { class: "unseen" }, "All steps; press a column’s name to sort by it"), h("thead", {}, head), h("tbody", {}, ...found.slice(0, state.rows).map(tableRow)));
   $("more").hidden = found.length <= state.rows;
-  $("more").textContent = `Show ${Math.min(PAGE, found.length - state.rows)} more of ${format.whole(found.length)}`;
+  $("more").textContent = `Show ${Math.max(0, Math.min(PAGE, found.length - state.rows))} more of ${format.whole(found.length)}`;
   markTable();
 }
 const direction = (key) => (state.sort?.key !== key ? "none" : state.sort.up ? "ascending" : "descending");
