@@ -294,6 +294,12 @@ COMMANDS = [
     ("results {shelf}/none", "{shelf}/none", "is not a folder"),
     ("results {shelf}/no_results", "no_results", "result.json"),
     ("results {shelf}/bad_results", "result.json", "not JSON"),
+    ("report --runs {trained} --results {shelf}/bad_results", "result.json", "not JSON"),
+    ("report --runs {trained} --lottery {shelf}", "levels.csv", "prunery lottery wrote"),
+    ("ui --no-open --runs {runs}", "is no folder of runs", "--runs"),
+    ("ui --no-open --runs {trained} --port -1", "--port = -1", "expected 0"),
+    ("ui --no-open --runs {trained} --port 65536", "--port = 65536", "to 65535"),
+    ("ui --no-open --runs {trained} --port many", '"many"', "a whole number"),
     ("results {shelf}/odd_results", '"extra"', "result.json"),
 ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The commands when all goes well: what they print where, how fast they start, how they stop and take up again."""
 
+import functools
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import fields
 from importlib import metadata
 from typing import get_args
@@ -212,7 +214,8 @@ def test_json_is_all_there_is(words, holds, prunery, shelf, trained, tmp_path):
 
 
 def test_every_command_is_in_the_table():
-    assert {w.split()[0] for w, _ in JSON} == set(COMMANDS)
+    serves = {"ui"}  # until it is stopped: below
+    assert {w.split()[0] for w, _ in JSON} | serves == set(COMMANDS)
 
 
 # --- what people read -------------------------------------------------------------------------------------------------
@@ -556,3 +559,19 @@ def test_bench_says_what_its_columns_mean(prunery, shelf):
 def test_version():
     done = subprocess.run([sys.executable, "-m", "prunery", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"prunery {metadata.version('prunery')}\n")
+
+
+def test_ui_serves_until_it_is_stopped_and_ends_quietly(trained, environment):
+    words = ["ui", "--port", "0", "--no-open", "--json", "--runs", str(trained)]
+    alone = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    heard = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # also where the tests run in the background
+    with subprocess.Popen([sys.executable, "-m", "prunery", *words], preexec_fn=heard, **alone) as served:
+        told = json.loads("".join(iter(served.stdout.readline, "}\n")) + "}")
+        assert told["address"].startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(told["address"] + "state.json", timeout=60) as answer:
+            assert len(json.load(answer)["version"]) == 16
+        served.send_signal(signal.SIGINT)
+        out, err = served.communicate(timeout=60)
+    assert (served.returncode, out, err) == (0, "", "")

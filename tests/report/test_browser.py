@@ -4,14 +4,20 @@ import csv
 import io
 import itertools
 import shutil
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
-from prunery.report import write_report
-from prunery.spec import Data
+from prunery.report import More, Site, address, measured, served, write_report
+from prunery.report.page import page as page_text
+from prunery.report.records import gather
+from prunery.runs import Runs
+from prunery.spec import Data, Init, Model, Node
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -19,6 +25,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 )  # fmt: skip
 NONE = "\u2013"
+RESULTS = Path(__file__).parents[2] / "results"
 HOSTILE = "folder:</script><img src=x onerror=window.broken=1><!--"
 
 pytestmark = pytest.mark.skipif(
@@ -276,3 +283,130 @@ def test_hostile_names_are_shown_not_run(browser, tmp_path, fake):
     assert browser.execute_script("return window.broken") is None
     assert HOSTILE in one(browser, "h1").text
     assert HOSTILE in one(browser, "#grid tbody").text
+
+
+# --- side by side, lottery, claims ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(steps, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "page.html"
+    return write_report(steps, out, more=More(*measured(RESULTS, [])))
+
+
+@pytest.fixture
+def full(browser, whole):
+    browser.get(whole.as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def test_plotted_steps_stand_side_by_side(full):
+    heads = [cell.text for cell in every(full, "#compared thead th")]
+    settings = one(full, "#compared tbody:last-child").text
+    assert len(heads) == 3
+    assert "prune: density default 0.3 default" in settings
+    assert "train: epochs" not in settings
+    press(full, "#alike")
+    assert "train: epochs 12 12 12" in one(full, "#compared tbody:last-child").text
+    press(full, "#compared .away")
+    assert len(every(full, "#compared thead th")) == 2
+
+
+def test_lottery_draws_arms_bands_and_the_papers_points(full):
+    arms = len(every(full, "#arms .key"))
+    assert arms >= 4
+    assert len(every(full, "#tickets .band")) == len(every(full, "#tickets .line")) == arms
+    assert every(full, "#tickets .cross") == []
+    before = one(full, "#tickets svg").get_attribute("aria-label")
+    press(full, "#metric [value=stop_raw]")
+    assert one(full, "#tickets svg").get_attribute("aria-label") != before
+    crosses = len(every(full, "#tickets .cross"))
+    assert crosses > 20
+    press(full, "#arms [data-arm=random]")
+    assert len(every(full, "#tickets .band")) == arms - 1
+    assert 0 < len(every(full, "#tickets .cross")) < crosses
+    drawn = one(full, "#tickets").get_attribute("innerHTML")
+    press(full, "#lottery-log")
+    assert one(full, "#tickets").get_attribute("innerHTML") != drawn
+    assert one(full, "#lottery-claims tbody").text.count("PASS") > 5
+
+
+def test_claims_say_pass_and_miss(full):
+    claims = measured(RESULTS, [])[0]
+    assert len(every(full, "#promises tbody tr")) == len(claims)
+    press(full, "#misses")
+    assert len(every(full, "#promises tbody tr")) == sum(not c["passes"] for c in claims)
+
+
+def test_the_front_may_be_linear(full):
+    assert "(log)" in one(full, "#scatter").get_attribute("innerHTML")
+    press(full, "#linear")
+    assert "(log)" not in one(full, "#scatter").get_attribute("innerHTML")
+
+
+@pytest.mark.parametrize(("name", "first"), [("compare", ""), ("lottery", "arm"), ("claims", "result")])
+def test_their_data_can_be_taken_along(full, downloads, name, first):
+    press(full, f"[data-csv={name}]")
+    rows = list(csv.reader(io.StringIO(waited(downloads / f"{name}.csv"))))
+    assert rows[0][0] == first
+    assert len(rows) > 5
+
+
+# --- many steps, and a served page ------------------------------------------------------------------------------------
+
+
+def many(steps, times):
+    """The same chains again and again under other names."""
+    album = gather(steps)
+    own = [
+        (k, r, None if r.parent is None else r.parent + k * len(album.records))
+        for k in range(times)
+        for r in album.records
+    ]
+    records = [replace(r, name=f"{r.name}{k}", short=f"{r.short}{k}", parent=parent) for k, r, parent in own]
+    return replace(album, records=records)
+
+
+def test_a_long_tree_has_in_the_document_what_is_in_sight(browser, steps, tmp_path):
+    album, path = many(steps, 30), tmp_path / "page.html"
+    path.write_text(page_text(album, "many"), encoding="utf-8")
+    browser.get(path.as_uri())
+    WebDriverWait(browser, 10).until(lambda b: one(b, "body").get_attribute("data-drawn"))
+    assert 10 < len(every(browser, "[role=treeitem]")) < 150
+    one(browser, "[aria-selected=true]").send_keys("\ue010")  # end
+    assert browser.switch_to.active_element.get_attribute("id") == one(browser, "[aria-selected=true]").get_attribute(
+        "id"
+    )
+    assert one(browser, "[role=treeitem]:last-child").get_attribute("aria-selected") == "true"
+    assert len(every(browser, "#grid tbody tr")) == 100
+    press(browser, "#more")
+    assert len(every(browser, "#grid tbody tr")) == 200
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert len(every(browser, "[role=treeitem]")) == len(every(browser, "#grid tbody tr")) == 300
+    assert browser.get_log("browser") == []
+
+
+def test_a_served_page_shows_what_is_made_and_stays_where_it_was(browser, tmp_path, fake):
+    made = fake.tree(tmp_path / "runs")
+    work = tmp_path / "runs" / ".work" / "train-0123456789ab"
+    work.mkdir()
+    (work / "metrics.jsonl").write_text('{"step": 7, "train_loss": 1.5}\n')
+    wait = WebDriverWait(browser, 20).until
+    with served(Site(tmp_path / "runs")) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            browser.get(address(server))
+            wait(lambda b: "train-0123456789ab, step 7, loss 1.5" in one(b, "#live").text)
+            press(browser, "#t-1")
+            fake.make(
+                Runs(tmp_path / "runs"),
+                Node(Init(model=Model(name="new", input=(1, 8, 8), classes=10))),
+                fake.numbers(0.1),
+            )
+            wait(lambda b: len(every(b, "[role=treeitem]")) == len(made) + 1)
+            wait(lambda b: current(b).startswith("train"))
+            assert browser.get_log("browser") == []
+        finally:
+            browser.get("about:blank")
+            server.shutdown()

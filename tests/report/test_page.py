@@ -93,7 +93,8 @@ def test_hostile_names_stay_text(tmp_path, fake):
     made = [fake.make(runs, init, fake.numbers(0.1)), fake.make(runs, train, fake.numbers(0.9), layers=[layer])]
     text = write_report(made, tmp_path / "page.html", title=HOSTILE).read_text(encoding="utf-8")
     found = Blocks(text)
-    assert [attrs.get("id") for tag, attrs in found.tags if tag == "script"] == ["data", "step-0", "step-1", None]
+    ids = ["data", "claims-data", "lotteries-data", "step-0", "step-1", None]
+    assert [attrs.get("id") for tag, attrs in found.tags if tag == "script"] == ids
     assert not any(tag == "img" for tag, _ in found.tags)
     assert found.data["step-1"]["layers"][0]["name"] == HOSTILE
     assert {s["network"] for s in found.data["data"]["steps"]} == {HOSTILE}
@@ -203,7 +204,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("ground", ["paper", "panel", "sunk"])
 def test_text_and_lines_can_be_seen(side, ground):
     behind = SURFACES[ground][side]
-    assert min(contrast(SURFACES[k][side], behind) for k in ("ink", "soft")) >= 4.5
+    assert min(contrast(SURFACES[k][side], behind) for k in ("ink", "soft", "good", "bad")) >= 4.5
     assert min(contrast(color, behind) for color in (LIGHT, DARK)[side]) >= 3
 
 

@@ -36,6 +36,10 @@ app = typer.Typer(
     epilog="--debug, anywhere in a command, shows where an error came from; --version tells the version.",
 )  # fmt: skip
 
+Results = Annotated[Path | None, typer.Option("--results", help="a folder of measured results: show their claims")]
+Lotteries = Annotated[
+    list[Path], typer.Option("--lottery", metavar="FOLDER", help="what prunery lottery wrote with --out; repeatable")
+]
 NOT_OPTIONS = ("data", "name", "teacher_sha256", "sha256", "weights_sha256", "code_sha256", "input", "classes")
 """Fields of the specs that another option or the data gives, or that are filled in."""
 RUNS, DATA = Path("runs"), Path("data")
@@ -429,6 +433,8 @@ def report(
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
     figures: Annotated[Path | None, typer.Option(help="folder for the figures as SVG and PNG")] = None,
+    results: Results = None,
+    lottery: Lotteries = [],  # noqa: B006
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:
@@ -444,8 +450,27 @@ def report(
     steps = [there.find(n) for n in names] or there.steps()
     if not steps:
         raise Refused(f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE")
-    written = [room.write_report(steps, out), *(room.write_figures(steps, figures) if figures else [])]
+    more = room.More(*room.measured(results, lottery))
+    written = [room.write_report(steps, out, more=more), *(room.write_figures(steps, figures) if figures else [])]
     screen.as_json([str(p) for p in written]) if json else typer.echo("\n".join(map(str, written)))
+
+
+@app.command()
+def ui(
+    port: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="the port on this machine; 0 is any that is free")
+    ] = 8737,
+    open: Annotated[bool, typer.Option("--open/--no-open", help="open it in the browser")] = True,
+    results: Results = None,
+    lottery: Lotteries = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    json: Json = False,
+) -> None:
+    """Serve the page on this machine only, up to date while runs go on, until Ctrl-C."""
+    from .. import report as room
+    from .serving import serve
+
+    serve(room.Site(runs, room.More(*room.measured(results, lottery))), port, open, json)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The folders that a report reads: each step and what it started from, checked to be readable, parents first."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def _rows(path: Path) -> list[Facts]:
     return [as_facts(row, path, f"line {i + 1}: ") for i, row in enumerate(rows)]
 
 
-def with_ancestors(steps: list[Step]) -> dict[str, Files]:
-    """Every step once; an ancestor whose folder is gone is left out, and its child says so."""
+def with_ancestors(steps: list[Step], allowed: Callable[[Path], bool] = lambda folder: True) -> dict[str, Files]:
+    """Every step once; an ancestor whose folder is gone, or not allowed, is left out, and its child says so."""
     found: dict[str, Files] = {}
     waiting = [s.folder for s in steps]
     while waiting:
@@ -55,7 +56,7 @@ def with_ancestors(steps: list[Step]) -> dict[str, Files]:
         if folder.name not in found:
             found[folder.name] = files = _read(folder)
             above = folder.parent / files.parent
-            if files.parent and (above / ENV).exists():
+            if files.parent and (above / ENV).exists() and allowed(above):
                 waiting.append(above)
     return found
 

@@ -12,40 +12,61 @@ from typing import Any
 
 from ..runs import Step, to_write, write_file
 from .headline import Headline, headline
+from .more import More
 from .palette import css
 from .records import Album, gather
 
 HEAVY = ("curve", "layers", "toml", "recipe")
+SCRIPTS = (
+    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "layers", "front", "table", "data",
+    "start",
+)  # fmt: skip
+"""in the order in which they stand in the page: each knows those before it"""
+LIVE = "live"
+"""the script that asks again whether there is something new: of a served page only"""
+NOTHING = More()
 
 
 def write_report(
-    steps: list[Step], out: Path, title: str = "Prunery report", labels: Mapping[str, str] | None = None
+    steps: list[Step],
+    out: Path,
+    title: str = "Prunery report",
+    labels: Mapping[str, str] | None = None,
+    more: More = NOTHING,
 ) -> Path:
     """The steps and their ancestors as one self-contained HTML file; `labels` are what a recipe calls them."""
-    write_file(to_write(out, "report.html"), page(gather(steps, labels), title).encode("utf-8", "replace"))
+    text = page(gather(steps, labels), title, more)
+    write_file(to_write(out, "report.html"), text.encode("utf-8", "replace"))
     return out
 
 
-def page(album: Album, title: str) -> str:
-    """The file's text. Details of a step travel in a block of their own, parsed when they are looked at."""
+def page(album: Album, title: str, more: More = NOTHING, live: str = "") -> str:
+    """The file's text. Details of a step travel in a block of their own, parsed when they are looked at.
+
+    `live` is the state that a served page began with: it asks its server whether that has changed.
+    """
     head = headline(album)
-    style, script = css() + _asset("page.css"), _asset("plot.js") + _asset("page.js")
+    names = (*SCRIPTS, LIVE) if live else SCRIPTS
+    style, script = css() + _asset("page.css"), "\n".join(_asset(f"script/{name}.js") for name in names)
     records = [vars(r) for r in album.records]
     index = {
         "steps": [{k: v for k, v in r.items() if k not in HEAVY} | {"curves": bool(r["curve"])} for r in records],
         "common": album.common,
         "conditions": album.conditions,
         "current": [r.name for r in album.records].index(head.current),
+        "live": live,
     }
+    blocks = {"claims": more.claims, "lotteries": more.lotteries}
     parts = {
         "title": html.escape(title),
-        "policy": _policy(style, script),
+        "policy": policy(style, script, live),
         "style": style,
         "script": script,
         "lead": _lead(head),
         "readings": _readings(head),
         "basis": html.escape(_basis(album)),
         "data": _block("data", index),
+        "more": "\n".join(_block(f"{name}-data", value) for name, value in blocks.items()),
         "details": "\n".join(_block(f"step-{i}", {k: r[k] for k in HEAVY}) for i, r in enumerate(records)),
     }
     # In one pass: a title that looks like a placeholder stays a title.
@@ -56,10 +77,11 @@ def _asset(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    """Nothing from elsewhere, and of what is here only this style and this script."""
+def policy(style: str, script: str, live: str = "") -> str:
+    """Nothing from elsewhere, and of what is here only this style and this script; a served page may ask its server."""
+    asking = "connect-src 'self'; " if live else ""
     return (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; {asking}"
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -13,6 +13,8 @@ SURFACES = {
     "ink": ("#1a1c1f", "#e4e6e3"),
     "soft": ("#5a6066", "#9fa7ad"),
     "faint": ("#b9bcb8", "#4a5158"),
+    "good": ("#116b43", "#6fd6a0"),
+    "bad": ("#a8251f", "#ff9a8f"),
     "rule": ("#dcddd8", "#2c3237"),
 }
 

@@ -2,9 +2,10 @@
 
 import string
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from ..runs import Step
@@ -18,7 +19,8 @@ CURVES = (
     "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
     "seconds",
 )  # fmt: skip
-MOST_ROWS = 600
+MOST_ROWS, LEAST_ROWS, ALL_ROWS = 600, 60, 60_000
+"""of one history, and of all histories of a page together"""
 EDITION = "2.8e8"
 """of the score game's rules: the current one"""
 LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
@@ -84,21 +86,23 @@ class Album:
         return found[::-1]
 
 
-def gather(steps: list[Step], labels: Mapping[str, str] | None = None) -> Album:
-    """The steps and all their ancestors; `labels` are a recipe's, by the steps' names."""
+def gather(
+    steps: list[Step], labels: Mapping[str, str] | None = None, allowed: Callable[[Path], bool] = lambda folder: True
+) -> Album:
+    """The steps and their ancestors in folders that are `allowed`; `labels` are a recipe's, by the steps' names."""
     if not steps:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
-    files = ordered(with_ancestors(steps))
+    files = ordered(with_ancestors(steps, allowed))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
     common = _common([f.spec for f in files], list(settings.values()))
     shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
-    labels, records = labels or {}, []
+    labels, records, most = labels or {}, [], _most(files)
     for file, title in zip(files, titles(files, labels), strict=True):
         about: dict[str, Any] = {
             "short": shorts[file.name], "label": labels.get(file.name, ""), "title": title,
             "parent": (parent := at.get(file.parent)), "missing": file.parent if parent is None else "",
             "settings": [[k, v] for k, v in settings[file.name].items() if [k, v] not in common],
-            "conditions": letters.of(file.env),
+            "conditions": letters.of(file.env), "most": most,
         }  # fmt: skip
         records.append(_record(file, lineage(file, files, at), about))
     return Album(records, common, letters.conditions)
@@ -110,7 +114,7 @@ def gather(steps: list[Step], labels: Mapping[str, str] | None = None) -> Album:
 def _record(file: Files, chain: list[Files], about: dict[str, Any]) -> Record:
     result, env = file.result, file.env
     specs = [f.spec for f in chain]
-    rows, every = _thinned(file.rows)
+    rows, every = _thinned(file.rows, about.pop("most"))
     return Record(
         name=file.name, kind=file.spec.kind, role=role(specs), control=_blind(specs), **about,
         network=network(specs), data=data(specs),
@@ -152,11 +156,19 @@ def _layer(facts: Facts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thinned(rows: list[Facts]) -> tuple[list[Facts], int]:
-    """Rows for the page: all of them, or every k-th with the evaluations and the last."""
-    every = -(-len(rows) // MOST_ROWS) or 1
+def _thinned(rows: list[Facts], most: int) -> tuple[list[Facts], int]:
+    """Rows for the page: all of them, or every k-th with the last and, where they are few, the evaluations."""
+    every = -(-len(rows) // most) or 1
     last = len(rows) - 1
-    return [r for i, r in enumerate(rows) if i % every == 0 or i == last or "val_loss" in r.values], every
+    looks = [i for i, r in enumerate(rows) if "val_loss" in r.values]
+    kept = set(looks if len(looks) <= most else looks[:: -(-len(looks) // most)])
+    return [r for i, r in enumerate(rows) if i % every == 0 or i == last or i in kept], every
+
+
+def _most(files: list[Files]) -> int:
+    """Rows that a history may have, so that a page of many stays light."""
+    histories = sum(bool(f.rows) for f in files) or 1
+    return max(LEAST_ROWS, min(MOST_ROWS, ALL_ROWS // histories))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -97,10 +97,11 @@ function extent(values) {
 
 // --- a plot ------------------------------------------------------------------------------------------------------------
 
-// {width, height, title, label, x, y, lines: [{points, style}], marks: [{at, text}], dots: [{x, y, err, shape, style, on}]}
+// {width, height, title, label, x, y, bands: [{points: [[x, low, high]], style}], lines: [{points, style}], marks: [{at, text}],
+// dots: [{x, y, err, shape, style, on}]}; an axis: {lo, hi, log, tight, reverse, text, name}
 function plot(spec) {
   const { width, height } = spec, box = { left: 48, right: width - 10, top: 24, bottom: height - (spec.x.name ? 36 : 22) };
-  const x = scale(spec.x, box.left, box.right), y = scale(spec.y, box.bottom, box.top);
+  const x = spec.x.reverse ? scale(spec.x, box.right, box.left) : scale(spec.x, box.left, box.right), y = scale(spec.y, box.bottom, box.top);
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": spec.label, class: "plot" });
   svg.append(s("text", { x: 0, y: 11, class: "name" }, spec.title));
   axes(svg, spec, box, x, y);
@@ -108,6 +109,11 @@ function plot(spec) {
     const at = x(mark.at), end = at > width - 90;
     svg.append(s("path", { class: "mark", d: `M${at} ${box.top}V${box.bottom}` }),
       s("text", { class: "tick", x: at + (end ? -4 : 4), y: box.top + 8 + 11 * row, "text-anchor": end ? "end" : "start" }, mark.text));
+  }
+  for (const band of spec.bands ?? []) {
+    const edge = (all, side) => all.map((point) => `${x(point[0]).toFixed(1)} ${y(point[side]).toFixed(1)}`);
+    const around = [...edge(band.points, 2), ...edge([...band.points].reverse(), 1)];
+    svg.append(s("path", { class: "band", d: `M${around.join("L")}Z`, style: band.style }));
   }
   for (const line of spec.lines ?? []) {
     const d = line.points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
@@ -141,7 +147,7 @@ function axes(svg, spec, box, x, y) {
 const SHAPES = {
   init: "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0Z", train: "M4.5 0A4.5 4.5 0 1 1-4.5 0A4.5 4.5 0 1 1 4.5 0Z",
   finetune: "M-4-4H4V4H-4Z", prune: "M-5-4H5L0 5Z", quantize: "M0-5.5L5.5 0L0 5.5L-5.5 0Z", pack: "M-1.7-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z",
-  shrink: "M-5 4H5L0-5Z", reset: "M4-5V5L-5 0Z", factorise: "M-4-2L-2-4L0-2L2-4L4-2L2 0L4 2L2 4L0 2L-2 4L-4 2L-2 0Z",
+  cross: "M-4-5L0-1L4-5L5-4L1 0L5 4L4 5L0 1L-4 5L-5 4L-1 0L-5-4Z", shrink: "M-5 4H5L0-5Z", reset: "M4-5V5L-5 0Z", factorise: "M-4-2L-2-4L0-2L2-4L4-2L2 0L4 2L2 4L0 2L-2 4L-4 2L-2 0Z",
 };
 
 function dotted(dot, x, y) {

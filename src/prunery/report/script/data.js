@@ -1,0 +1,41 @@
+// The data behind the figures, as CSV.
+
+const layerKeys = ["name", "type", "parameters", "prunable", "kept", "density", "multiply_adds", "kept_multiply_adds"];
+const stepKeys = [
+  "name", "role", "title", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
+  "multiply_adds", "kept_multiply_adds", "bytes", "score", "seconds", "parts", "started", "conditions",
+];
+const around = (step) => [
+  step.parent === null ? step.missing : STEPS[step.parent].name, settingsText(step),
+  DATA.conditions[step.conditions].map((pair) => pair.join(" ")).join("; "),
+];
+const layerRow = (i) => (layer) => [STEPS[i].name, layer.shape.join("x"), ...layerKeys.map((key) => layer[key])];
+const settingsText = (step) => [...DATA.common, ...step.settings].map((pair) => pair.join("=")).join("; ");
+const CSV = {
+  curves: () => {
+    const parts = segments(runs().filter((i) => !state.hidden.has(i))), keys = Object.keys(parts[0]?.curve ?? {});
+    return [["run", "start", ...keys], ...parts.flatMap(({ i, start, curve }) => curve.step.map((_, at) => [STEPS[i].name, start, ...keys.map((key) => curve[key][at])]))];
+  },
+  layers: () => {
+    const shown = [...new Set([state.current, ...state.plotted.keys()])];
+    return [["run", "shape", ...layerKeys], ...shown.flatMap((i) => more(i).layers.map(layerRow(i)))];
+  },
+  front: () => [["run", COSTS[state.cost][0], "accuracy", "standard_error", "n"], ...costed().map(({ step, x, y }) => [step.name, x, y, step.se, step.n])],
+  compare: () => {
+    const { shown, results, settings } = comparison();
+    return [["", ...shown.map((i) => STEPS[i].name)], ...[...results, ...settings].map(([key, values]) => [key, ...values])];
+  },
+  lottery: () => {
+    const found = lottery(), keys = Object.keys(found.metrics), edges = ["mean", "min", "max", "low95", "high95"];
+    return [["arm", "percent", "networks", ...keys.flatMap((key) => edges.map((edge) => `${key}_${edge}`))],
+      ...found.levels.map((row) => [row.arm, row.percent, row.networks, ...keys.flatMap((key) => row[key])])];
+  },
+  claims: () => {
+    const keys = Object.keys(CLAIMS[0]);
+    return [keys, ...CLAIMS.map((row) => keys.map((key) => row[key]))];
+  },
+  steps: () => [
+    [...stepKeys, "parent", "settings", "environment"],
+    ...sorted().map((i) => [...stepKeys.map((key) => STEPS[i][key]), ...around(STEPS[i])]),
+  ],
+};
