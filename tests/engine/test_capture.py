@@ -242,7 +242,7 @@ def test_what_only_moves_numbers_costs_little(name):
 
 
 def overloads(name):
-    packet = getattr(torch.ops.aten, name, None)
+    packet = getattr(torch.ops.aten, name, None) or getattr(torch.ops.prunery, name, None)
     return [getattr(packet, o) for o in packet.overloads()] if packet else []
 
 

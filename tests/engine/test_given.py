@@ -12,6 +12,7 @@ import prunery
 from prunery import native
 from prunery.engine import export, given, pack, to_onnx, to_openvino
 from prunery.engine.trial import difference
+from prunery.quantize import Bits, quantised_
 from prunery.refused import Refused
 from prunery.spec import install
 
@@ -185,6 +186,14 @@ def test_exporters_look_at_what_they_are_given(to, tmp_path):
     one_line(lambda: to(network(), None, path), f"{to.__name__}: example is None")
     one_line(lambda: to(network(), X.to(torch.uint8), path), "holds uint8")
     one_line(lambda: to(with_nan(), X, path), "3.bias holds NaN")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", [to_onnx, to_openvino])
+def test_exporters_have_no_words_for_quantisers(to, tmp_path):
+    few = network()
+    quantised_(few, {"3": Bits(4, 4)}, [X])
+    one_line(lambda: to(few, X, tmp_path / "network.xml"), f"{to.__name__}: 3 has a quantiser of its own", "pack")
     assert list(tmp_path.iterdir()) == []
 
 

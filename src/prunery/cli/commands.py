@@ -315,9 +315,9 @@ def search(
 def pack(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("network.prunery"),
-    data: Annotated[str, typer.Option("--data", help="images to measure on, and for --int8 to calibrate with")] = "",
+    data: Annotated[str, typer.Option("--data", help="images to measure on, and to learn ranges of bytes from")] = "",
     int8: Annotated[bool, typer.Option("--int8", help="weights and activations as bytes")] = False,
-    images: Annotated[int, typer.Option(parser=whole, metavar="N", help="images that --int8 looks at")] = 512,
+    images: Annotated[int, typer.Option(parser=whole, metavar="N", help="images that ranges are learned from")] = 512,
     values: Annotated[str, typer.Option(help="how weights are stored where they are floats: f32, f16")] = "f32",
     explain: Annotated[bool, typer.Option("--explain", help="tell each layer's kernel, and time it")] = False,
     batch: Annotated[bool, typer.Option("--batch", help="of --explain: the plan for full batches")] = False,

@@ -13,6 +13,7 @@ from .. import data, engine
 from ..engine.interpret import Interpreted
 from ..engine.rivals import Call, calibration, quantised, ready, rival
 from ..measure.latency import Latency, latencies
+from ..quantize import quantised_layers
 from ..runs import to_write
 from ..runtime import Layer, Packed
 from ..runtime import load as load_packed
@@ -36,10 +37,12 @@ def pack_file(
     splits = images(spec, root, model) if spec else None
     if int8 and splits is None:
         raise Refused("--int8 needs images to learn the ranges of activations from; name them with --data")
-    typical = list(_inputs(splits, looked_at)) if int8 and splits else None
+    learned = bool(quantised_layers(network))
+    typical = list(_inputs(splits, looked_at)) if (int8 or learned) and splits else None
     packed = engine.pack(network, _example(model), typical, values, {"model": plain(model), "from": what})  # type: ignore[arg-type]
     packed.save(out)
-    found = {"file": str(out), "bytes": out.stat().st_size, "int8": int8, "memory": packed.memory()}
+    found = {"file": str(out), "bytes": out.stat().st_size, "memory": packed.memory()}
+    found["int8"] = engine.is_quantised(packed)
     return found | ({"test": _recognised(packed, splits)} if splits and len(splits.test.y) else {})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..runs import to_write
 from ..spec import Refused, install
 from .capture import quiet
-from .given import a_network, an_example, evaluated
+from .given import an_example, evaluated, of_floats
 from .trial import EQUAL, answer, difference
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
@@ -30,7 +30,7 @@ class Format(NamedTuple):
 
 def to_onnx(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     """The network in evaluation mode as an ONNX file for any number of images, if it can be exported for that."""
-    network, example = a_network(network, "to_onnx"), an_example(example, "to_onnx")
+    network, example = of_floats(network, "to_onnx"), an_example(example, "to_onnx")
     installed("onnx", *ONNX)
     path = to_write(path, "network.onnx", make=True)
     return _exported(network, example, path, Format("ONNX", _write_onnx, _onnxruntime))
@@ -38,7 +38,7 @@ def to_onnx(network: nn.Module, example: Tensor, path: str | Path) -> Path:
 
 def to_openvino(network: nn.Module, example: Tensor, path: str | Path) -> Path:
     """The network in evaluation mode as an OpenVINO file (.xml, with a .bin beside it) for any number of images."""
-    network, example = a_network(network, "to_openvino"), an_example(example, "to_openvino")
+    network, example = of_floats(network, "to_openvino"), an_example(example, "to_openvino")
     installed("openvino", "openvino")
     path = to_write(path, "network.xml", make=True)
     if path.suffix != ".xml":

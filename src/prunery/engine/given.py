@@ -18,15 +18,21 @@ ENOUGH = 4096
 def a_network(network: Any, who: str) -> nn.Module:
     """A module with values, all of which are numbers."""
     network = arguments.a_network(network, who)
-    few = next(iter(quantised_layers(network)), "")
-    if few:
-        seen = f"{who}: {few} computes with few bits in a way that the engine has no operation for"
-        raise Refused(f"{seen}; give the network as it was before it was quantised, with typical inputs to calibrate")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             raise Refused(f"{who}: {name} has no shape yet; run the network once: network(example)")
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
             raise Refused(f"{who}: {name} holds NaN; expected a network from a training that did not diverge")
+    return network
+
+
+def of_floats(network: Any, who: str) -> nn.Module:
+    """The same, without quantisers, which the exporters have no words for."""
+    network = a_network(network, who)
+    few = next(iter(quantised_layers(network)), "")
+    if few:
+        seen = f"{who}: {few} has a quantiser of its own, which is not exported"
+        raise Refused(f"{seen}; pack the network for the engine, or export it as it was before it was quantised")
     return network
 
 

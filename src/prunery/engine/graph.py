@@ -9,7 +9,7 @@ KINDS = (
     "conv", "linear", "max_pool", "avg_pool", "global_pool", "add", "mul", "activate", "affine", "concat", "gather",
     "flatten", "softmax", "quantize", "dequantize",
 )  # fmt: skip
-"""kind number 1 is the first"""
+"""kind number 1 is the first. A graph that is not in bytes yet may also have `rounded`, which no file holds"""
 ACTIVATIONS = (
     "none", "relu", "relu6", "hard_swish", "hard_sigmoid", "silu", "sigmoid", "gelu", "tanh", "leaky_relu", "elu",
 )  # fmt: skip
@@ -36,6 +36,16 @@ class Tensor:
         return self.rows == self.columns == 1
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What a quantiser does: x / step to a whole number within bounds, or to its sign."""
+
+    step: float
+    low: int
+    high: int
+    binary: bool = False
+
+
 @dataclass
 class Op:
     """An operation; `inputs` and `output` are places in the graph's tensors."""
@@ -54,10 +64,12 @@ class Op:
     activation: str = "none"
     slope: float = 0.0
     weight: np.ndarray | None = None
-    """outputs x inputs: float32, or int8 with `scales`; zeros are what was pruned"""
+    """outputs x inputs: float32, or int8 with `scales`; zeros are what was pruned. Whole numbers with scales, in
+    float32, are a quantised layer that is not in bytes yet"""
     scales: np.ndarray | None = None
     bias: np.ndarray | None = None
     index: np.ndarray | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass

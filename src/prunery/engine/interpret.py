@@ -172,6 +172,13 @@ def affine(op: Op, inputs: Sequence[Tensor], graph: Graph, own: Numbers) -> Tens
     return y if own.bias is None else y + own.bias[:, None, None]
 
 
+def rounded(op: Op, inputs: Sequence[Tensor], graph: Graph, own: Numbers) -> Tensor:
+    """Whole numbers of a step, within bounds."""
+    assert op.rounding is not None
+    u = inputs[0] / op.rounding.step
+    return u.sign() if op.rounding.binary else u.round().clamp(op.rounding.low, op.rounding.high)
+
+
 def gather(op: Op, inputs: Sequence[Tensor], graph: Graph, own: Numbers) -> Tensor:
     """Channels in another order."""
     return inputs[0][:, own.chosen]
@@ -184,7 +191,7 @@ def plain(function: Callable[..., Tensor], op: Op, inputs: Sequence[Tensor], gra
 
 KINDS: dict[str, Callable[[Op, Sequence[Tensor], Graph, Numbers], Tensor]] = {
     "conv": conv, "linear": linear, "max_pool": max_pool, "avg_pool": avg_pool, "global_pool": global_pool,
-    "affine": affine, "gather": gather,
+    "affine": affine, "gather": gather, "rounded": rounded,
     "add": partial(plain, torch.add),
     "mul": partial(plain, torch.mul),
     "activate": partial(plain, lambda x: x),

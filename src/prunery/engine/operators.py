@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .graph import Rounding
 from .net import NONE, Net, canonical, flattened, move, surrounded, tensor_of
 from .places import IMAGES, Shape, Sides, Value, indexed, placed, shaped
 
@@ -88,6 +89,13 @@ def prelu(net: Net, x: Value, weight: Any) -> Value:
     slopes = slopes.reshape(1, -1, *[1] * (len(x.shape) - 1))
     below = pointwise(net, affine(net, x, -1.0, 0.0), "relu")
     return combined(net, "add", pointwise(net, x, "relu"), affine(net, below, -slopes, 0.0))
+
+
+def rounded(net: Net, x: Value, step: float, low: int, high: int, binary: bool) -> Value:
+    """What a quantised layer reads: whole numbers."""
+    tensor = x.tensor if x.places is None else tensor_of(net, x)
+    rounding = Rounding(float(step), int(low), int(high), bool(binary))
+    return Value(net.emit("rounded", [tensor], net.graph.tensors[tensor].shape, rounding=rounding), x.shape)
 
 
 def same(net: Net, x: Value, **_: Any) -> Value:
@@ -590,5 +598,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "adaptive_avg_pool2d": partial(adaptive, "avg_pool"), "_adaptive_avg_pool2d": partial(adaptive, "avg_pool"),
     "adaptive_max_pool2d": adaptive_max_pool2d, "mean": mean, "sum": total,
     "cat": cat, "concat": cat, "slice_scatter": slice_scatter,
-    "copy": copied, "pad": pad, "constant_pad_nd": pad,
+    "copy": copied, "rounded": rounded, "pad": pad, "constant_pad_nd": pad,
 }  # fmt: skip

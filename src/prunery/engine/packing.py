@@ -12,6 +12,7 @@ from ..spec import Refused, choose
 from . import given
 from .file import read, write
 from .graph import Graph
+from .learned import has_steps, in_learned_bytes
 from .trial import lowered
 
 EQUAL = 1e-4
@@ -34,7 +35,9 @@ def pack(
     choose(values, ("f32", "f16"), "pack: values")
     typical = None if calibration is None else given.batches(calibration, example, "pack")
     graph = lowered(network, example)
-    if typical is not None:
+    if has_steps(graph):
+        graph = in_learned_bytes(graph, typical)
+    elif typical is not None:
         from .calibrate import quantised_graph
 
         graph = quantised_graph(graph, typical)

@@ -191,8 +191,10 @@ def affine_into_parts(op: Op, around: Around) -> Change | None:
 
 def scaled(layer: Op, scale: np.ndarray, shift: np.ndarray) -> Op:
     """A layer whose outputs are other multiples, and shifted."""
-    weight = times(numbers(layer.weight), scale[:, None])
-    return replace(layer, weight=weight, bias=bias_of(layer) * scale + shift)
+    bias = bias_of(layer) * scale + shift
+    if layer.scales is not None:
+        return replace(layer, scales=layer.scales * scale, bias=bias)
+    return replace(layer, weight=times(numbers(layer.weight), scale[:, None]), bias=bias)
 
 
 def times(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -307,7 +309,8 @@ def conv_of_vectors(op: Op, around: Around) -> Change | None:
     (row, above), (column, left) = (divmod(p, d) for p, d in zip(op.padding[:2], op.dilation, strict=True))
     weight = np.zeros_like(taps[:, :, 0, 0]) if above or left else taps[:, :, row, column]
     if op.groups == len(weight) == around.tensors[op.inputs[0]].channels and len(op.inputs) == 1:
-        return Change([replace(plain(op), kind="affine", weight=weight, bias=bias_of(op))])
+        weight = weight if op.scales is None else times(weight, op.scales[:, None])
+        return Change([replace(plain(op), kind="affine", weight=weight, scales=None, bias=bias_of(op))])
     return Change([replace(plain(op), kind="linear", weight=ungrouped(weight, op.groups))])
 
 

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -13,6 +15,8 @@ from .given import evaluated
 from .graph import Graph
 from .interpret import every_tensor, interpret
 from .lower import compact, fused, single
+from .rules import LAYERS
+from .spelt import spelt_
 
 EQUAL = 1e-4
 """of the largest output"""
@@ -26,14 +30,34 @@ def lowered(network: nn.Module, example: Tensor) -> Graph:
     Weights that are zero are what was pruned. The graph's output is compared with the network's on the example and on
     random images; where they differ, the network is refused with the name of the first module that is to blame.
     """
-    network = evaluated(network)
-    plain = captured(network, example)
+    network = spelt_(evaluated(network))
+    plain = whole(captured(network, example))
     loose = fused(plain)
     graph = single(compact(loose))
     for images in tried(example.detach().float().cpu()):
         if not (seen := compared(network, graph, images)) <= EQUAL:
             look_closer(network, plain, loose, images, seen)
     return graph
+
+
+def whole(graph: Graph) -> Graph:
+    """Layers of whole numbers known as such: what normalisation does to them goes into their scales."""
+    makers = {op.output: op for op in graph.ops}
+
+    def rounds(tensor: int) -> bool:
+        op = makers.get(tensor)
+        return op is not None and (op.kind == "rounded" or (op.kind == "flatten" and rounds(op.inputs[0])))
+
+    ops = list(graph.ops)
+    for place, op in enumerate(ops):
+        if op.kind in LAYERS and op.weight is not None and rounds(op.inputs[0]) and is_whole(op.weight):
+            ops[place] = replace(op, scales=np.ones(len(op.weight)))
+    return replace(graph, ops=ops)
+
+
+def is_whole(weight: np.ndarray) -> bool:
+    """Whether signed bytes hold the weights."""
+    return bool((weight == np.rint(weight)).all() and (np.abs(weight + 0.5) < 128).all())
 
 
 def look_closer(network: nn.Module, plain: Graph, loose: Graph, images: Tensor, seen: float) -> None:
