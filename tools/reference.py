@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -93,4 +92,4 @@ def _methods(thing: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -298,5 +298,6 @@ def matrix(op: Op, rounding: Rounding) -> dict[str, np.ndarray]:
     weight = np.where(small[:, None], 0, np.sign(op.scales)[:, None] * op.weight)
     unit = np.maximum(np.abs(bias), 1e-3) / 2**20 / rounding.step
     scales = np.clip(np.where(small, unit, np.abs(scales)), LEAST_SCALE, MOST_SCALE)
-    found = {"weight": np.clip(weight, -128, 127).astype(np.int8), "scales": scales.astype(np.float32)}
+    bytes_ = np.clip(weight, -128, 127).astype(np.int8)
+    found: dict[str, np.ndarray] = {"weight": bytes_, "scales": scales.astype(np.float32)}
     return found if op.bias is None else {**found, "bias": bias.astype(np.float32)}

@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _ours(self) -> bool:
         """Asked for by its own name: a page elsewhere that points a name of its own at this machine is not."""
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         names = (f"{HOST}:{port}", f"localhost:{port}")
         hosts, origin = self.headers.get_all("Host") or [], self.headers.get("Origin")
         return len(hosts) == 1 and hosts[0] in names and origin in (None, *(f"http://{name}" for name in names))
