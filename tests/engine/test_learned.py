@@ -82,8 +82,8 @@ def test_packed_results_are_those_of_evaluation(kind, weight, input):
     net = made(kind, weight, input)
     packed = pack(net, X[:2], [X])
     assert is_quantised(packed)
-    near = {8: 0.01, 4: 0.06, 2: 0.2}[input] if kind == "residual" else 0.02
-    assert float(far(packed, net).median()) < near
+    near = {8: 0.01, 4: 0.06, 2: 0.2} if kind == "residual" else {8: 0.02, 4: 0.02, 2: 0.05}
+    assert float(far(packed, net).median()) < near[input]
 
 
 def test_what_nobody_has_a_step_for_needs_images():
@@ -105,7 +105,7 @@ def test_the_steps_in_the_file_are_the_learned_ones_and_zeros_are_zeros():
             continue
         layer, x = layers[op.name], graph.tensors[op.inputs[0]]
         assert x.type == "u8"
-        assert x.scale == float(layer.input_quantiser.step)
+        assert x.scale == float(layer.input_quantiser.step.detach())
         assert x.zero == (8 if layer.bits.signed else 240)
         assert op.weight.dtype == np.int8
         assert np.abs(op.weight).max() <= 8

@@ -142,6 +142,10 @@ def _groups(values: dict[str, Any]) -> "list[tuple[tuple[str, ...], tuple[tuple[
             seen = ", ".join(f"{k} has {len(a)}" for k, a in axes.items())
             raise Refused(f"[[zip]]: {seen}; expected as many values of each, as they go together")
         found.append((tuple(axes), tuple(zip(*axes.values(), strict=True))))
+    for names, values_ in found:
+        if len({json.dumps(v, default=str) for v in values_}) < len(values_):
+            shown = quote(list(values_)) if len(names) > 1 else quote([v for (v,) in values_])
+            raise Refused(f"{', '.join(map(quote, names))} = {shown} has a value twice; expected each once")
     keys = [k for names, _ in found for k in names]
     if twice := next((k for k in keys if keys.count(k) > 1), ""):
         raise Refused(f"{quote(twice)} is swept twice; expected each setting once")
@@ -156,8 +160,6 @@ def _groups(values: dict[str, Any]) -> "list[tuple[tuple[str, ...], tuple[tuple[
 
 def _axis(key: str, value: Any) -> list[Any]:
     if isinstance(value, list) and value:
-        if len({json.dumps(v, default=str) for v in value}) < len(value):
-            raise Refused(f"{quote(key)} = {quote(value)} has a value twice; expected each once")
         return value
     if isinstance(value, dict) and {"from", "to", "steps"} <= set(value) <= {"from", "to", "steps", "log", "whole"}:
         return _range(key, value)
