@@ -126,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET and HEAD of the page and of its state; everything else is refused."""
 
     site: Site
+    server: "Server"
     server_version, sys_version, timeout = "prunery", "", SECONDS
     protocol_version = "HTTP/1.1"
 
@@ -153,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _ours(self) -> bool:
         """Asked for by its own name: a page elsewhere that points a name of its own at this machine is not."""
-        port = self.connection.getsockname()[1]
+        port = self.server.server_port
         names = (f"{HOST}:{port}", f"localhost:{port}")
         hosts, origin = self.headers.get_all("Host") or [], self.headers.get("Origin")
         return len(hosts) == 1 and hosts[0] in names and origin in (None, *(f"http://{name}" for name in names))
@@ -205,4 +206,4 @@ def served(site: Site, port: int = 0) -> Iterator[Server]:
 
 
 def address(server: Server) -> str:
-    return f"http://{HOST}:{server.server_address[1]}/"
+    return f"http://{HOST}:{server.server_port}/"
