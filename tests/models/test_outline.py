@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from prunery.models import blocks, build
+from prunery.models import block_names, build
 from prunery.spec import Model
 
 KNOWN = {
@@ -18,7 +18,7 @@ KNOWN = {
 def test_they_hold_every_parameter_once(name):
     input, known = KNOWN[name]
     network = build(Model(name=name, input=input, classes=10), 0)
-    found = blocks(network)
+    found = block_names(network)
     assert known <= set(found)
     held = [id(p) for b in found for p in network.get_submodule(b).parameters()]
     assert sorted(held) == sorted(map(id, network.parameters()))
@@ -27,7 +27,7 @@ def test_they_hold_every_parameter_once(name):
 
 def test_plain_stacks_and_trunks_are_looked_into():
     stack = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    assert blocks(stack) == ["0", "1", "2"]
+    assert block_names(stack) == ["0", "1", "2"]
 
     class Trunk(nn.Module):
         def __init__(self):
@@ -36,5 +36,5 @@ def test_plain_stacks_and_trunks_are_looked_into():
 
     network = nn.Module()
     network.trunk, network.head = Trunk(), nn.Linear(8, 2)
-    assert blocks(network) == ["trunk.layers.0", "trunk.layers.1", "head"]
-    assert blocks(nn.Linear(2, 2)) == [""]
+    assert block_names(network) == ["trunk.layers.0", "trunk.layers.1", "head"]
+    assert block_names(nn.Linear(2, 2)) == [""]

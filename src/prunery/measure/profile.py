@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..masks import Mask
-from ..models import blocks
+from ..models import block_names
 from ..runtime import Layer, Packed
 from ..spec import Refused
 from ..train import frozen
@@ -69,7 +69,7 @@ def profile(
     layers: bool = False,
 ) -> Profile:
     """Every block of a network, or every layer; on the threads that PyTorch is set to."""
-    names = _leaves(network) if layers else blocks(network)
+    names = _leaves(network) if layers else block_names(network)
     rows = _counted(network, input, batch, masks)
     x = torch.randn(batch, *input, generator=torch.Generator().manual_seed(0))
     with _looked_at(network, names) as spans:
@@ -193,7 +193,7 @@ def packed_profile(
     x = torch.randn(batch, *packed.input_shape, generator=torch.Generator().manual_seed(0)).numpy()
     x = x.astype(packed.input_type)
     whole = min(_seconds(lambda: packed(x, 1)) for _ in range(WARM + repeats))
-    names = blocks(network) if network is not None and not layers else []
+    names = block_names(network) if network is not None and not layers else []
     groups: dict[str, list[Layer]] = {}
     for step in steps:
         groups.setdefault(next((n for n in names if _of(step.name, n)), step.name), []).append(step)

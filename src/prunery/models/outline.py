@@ -9,7 +9,7 @@ MOST = 0.5
 """share of the network's parameters above which a module is looked into: it is the network's trunk, not a block"""
 
 
-def blocks(network: nn.Module) -> list[str]:
+def block_names(network: nn.Module) -> list[str]:
     """Names of modules that share no parameter of their own, in the order in which the network lists them.
 
     The network is looked into, and so are its lists of several blocks (a stage) or of several layers with weights (a

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from ..models import blocks
+from ..models import block_names
 from ..spec import Refused, Train, thaw
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -95,7 +95,7 @@ def _tensors(network: nn.Module) -> Iterator[tuple[str, object]]:
 
 def _places(network: nn.Module, names: list[str]) -> dict[str, int]:
     """The number of the block that each tensor lies in; those of no block are never frozen by depth."""
-    order = blocks(network)
+    order = block_names(network)
     return {n: i for n in names for i, block in enumerate(order) if n.startswith(f"{block}.")}
 
 
