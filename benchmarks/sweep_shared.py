@@ -1,8 +1,8 @@
 """Claim: a sweep makes what its chains share once: fewer steps are run than asked for, and less time is spent.
 
 Carries out recipes/sweep_lenet5_mnist.toml (LeNet-5 on MNIST: four ways to choose weights, three densities, three
-seeds) in a folder of its own, with as many workers as cores. Checked: every step is made, and made once. Told beside it: the
-seconds that all steps took, counted as often as chains ask for them. --quick has 8 chains on built-in images.
+seeds) in a folder of its own, with as many workers as cores. Checked: every step is made, and made once. Told beside
+it: the seconds that all steps took, counted as often as chains ask for them. --quick has 8 chains on built-in images.
 """
 
 import os
@@ -75,8 +75,8 @@ def measured(given: Namespace, folder: Path) -> None:
     )
     if sorted(ended.made) != sorted(tree.nodes):
         sys.exit(f"{len(ended.made)} steps were made of {len(tree.nodes)}; expected each once")
-    took = {name: Step(here.path(name)).env["seconds"] for name in tree.nodes}
-    each = sum(took[name] for chain in tree.chains for name in chain.nodes.values())
+    took = {node.name: Step(here.path(node)).env["seconds"] for node in tree.nodes.values()}
+    each = sum(took[node.name] for chain in tree.chains for node in chain.nodes.values())
     rows = [
         ["", "asked", "made"],
         ["steps", tree.asked, len(ended.made)],
