@@ -43,8 +43,8 @@ function start() {
   $("filter").addEventListener("input", () => { state.rows = PAGE; drawTable(); });
   $("more").addEventListener("click", showMore);
   $("theme").addEventListener("click", () => theme(isDark() ? "light" : "dark"));
-  addEventListener("beforeprint", () => { drawRows(true); state.rows = Infinity; drawTable(); });
-  addEventListener("afterprint", () => { drawRows(); state.rows = PAGE; drawTable(); });
+  addEventListener("beforeprint", () => printing(true));
+  addEventListener("afterprint", () => printing(false));
   $("letters").replaceChildren(...Object.entries(DATA.conditions).map(([letter, rows]) => h("section", {}, h("h3", {}, letter), pairs(rows))));
   theme(document.documentElement.style.colorScheme);
   drawChoices();
@@ -56,6 +56,14 @@ function start() {
   // A long page is seen first and drawn to its end after that.
   if (long) requestAnimationFrame(() => setTimeout(below));
   else below();
+}
+
+// Paper holds all rows.
+function printing(on) {
+  state.printing = on;
+  state.rows = on ? Infinity : PAGE;
+  drawRows();
+  drawTable();
 }
 
 function below() {

@@ -63,9 +63,9 @@ const PLACE = new Map(TREE.rows.map(({ i }, place) => [i, place]));
 const rowHeight = () => (matchMedia("screen and (max-width: 720px)").matches ? 60 : 35);
 let inDocument = "";
 
-function drawRows(all = false) {
+function drawRows() {
   const box = $("tree").parentElement, height = rowHeight(), count = TREE.rows.length;
-  const whole = all || !long, first = whole ? 0 : Math.max(0, Math.floor(box.scrollTop / height) - SPARE);
+  const whole = state.printing || !long, first = whole ? 0 : Math.max(0, Math.floor(box.scrollTop / height) - SPARE);
   const last = whole ? count : Math.min(count, Math.ceil((box.scrollTop + innerHeight) / height) + SPARE);
   if (inDocument === `${first} ${last} ${height}`) return;
   inDocument = `${first} ${last} ${height}`;
