@@ -12,12 +12,15 @@ from pathlib import Path
 from claim import arguments, claim, columns, finish
 from stages import Stage, at, carried_out, measured, packed
 
+from prunery import save
+from prunery.chain import WEIGHTS, opened
 from prunery.report import write_figures
 from prunery.spec import read_recipe
 
 HERE = Path(__file__).parent.parent
 RECIPE = HERE / "recipes" / "score_tiny.toml"
 KEPT = HERE / "results" / "score_tiny" / "tiny.safetensors"
+FLOAT = "`float.safetensors` is the network before its bits were lowered, in half precision, for other attempts."
 COMMAND = "`prunery score results/score_tiny/tiny.safetensors --verify` measures it again, layer by layer, in integers."
 
 
@@ -33,8 +36,11 @@ def main() -> None:
     if asked.keep:
         asked.keep.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, asked.keep / KEPT.name)
+        network, state, model = opened(done["float"].folder / WEIGHTS)
+        save(network, asked.keep / "float.safetensors", state.masks, model, half=True)
         write_figures(list(done.values()), asked.keep / "figures")
-    more = f"{COMMAND}\n\n![accuracy against score](figures/accuracy_score.svg)\n\n![curves](figures/curves.svg)"
+    figures = "![accuracy against score](figures/accuracy_score.svg)\n\n![curves](figures/curves.svg)"
+    more = f"{COMMAND}\n\n{FLOAT}\n\n{figures}"
     finish(claims(stage), table(stage), asked, RECIPE.read_text(), more, made)
 
 
