@@ -68,6 +68,7 @@ COMMANDS = [
     ("sweep {shelf}/none.toml", "does not exist", "expected a TOML file"),
     ("sweep {shelf}/good.toml", "good.toml", '"step" is unknown', "recipe"),
     ("sweep {shelf}/sweep.toml --runs s3://bucket/runs", "is an address", "all machines share"),
+    ("sweep {shelf}/sweep.toml --runs {runs} --on spark", '--on = "spark"', "expected local, ray"),
     ("sweep {shelf}/sweep.toml --runs {runs} --workers 0", "--workers = 0", "1 or more"),
     ("sweep {shelf}/sweep.toml --runs {runs} --retries -1", "--retries = -1", "0 or more"),
     ("sweep {shelf}/sweep.toml --runs {runs} --set train.lrr=1", "lrr", "did you mean lr?"),

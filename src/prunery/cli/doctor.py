@@ -13,6 +13,7 @@ from .shown import data_sets
 EXTRAS = {
     "tensorboard": ("tensorboard", "follow training in TensorBoard"),
     "datasets": ("hf", "read data sets from the Hugging Face hub"),
+    "ray": ("ray", "sweep on several machines"),
     "pyarrow": ("parquet", "write Parquet files"),
 }
 

@@ -69,6 +69,7 @@ def gc(
 
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="a recipe, and values for its settings")],
+    on: Annotated[str, typer.Option(metavar="WHERE", help="local, ray, or ray://HOST:PORT")] = "local",
     workers: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="steps side by side; as many as cores when not given")
     ] = None,
@@ -92,7 +93,7 @@ def sweep(
     from . import screen, sweeping
 
     where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)
-    told, words, whole_ = sweeping.swept(read_sweep(file, set), where, workers, retries, dry_run)
+    told, words, whole_ = sweeping.swept(read_sweep(file, set), where, on, workers, retries, dry_run)
     screen.as_json(told) if json else screen.show(*words)
     if not whole_:
         raise typer.Exit(1)

@@ -21,17 +21,20 @@ Told = dict[str, Any]
 
 
 def swept(
-    sweep: Sweep, where: Where, workers: int | None, retries: int | None, dry: bool
+    sweep: Sweep, where: Where, on: str, workers: int | None, retries: int | None, dry: bool
 ) -> tuple[Told, list[Any], bool]:
     """The whole of it: what is told as JSON and in words, and whether every chain came to its end."""
     _local_folder(where.runs)
+    if on not in ("local", "ray") and not on.startswith("ray://"):
+        raise Refused(f"--on = {quote(on)} is unknown; expected local, ray, or ray://HOST:PORT")
     sweep = replace(sweep, retries=_least(retries, "--retries", 0, sweep.retries))
     width = _least(workers, "--workers", 1, 0)
     runs = Runs(where.runs)
     with redirect_stdout(sys.stderr):
         tree = grown(sweep, Place(runs, where.data))
     there = tree.there(runs)
-    side = width or _width(sweep)
+    # Where machines come from elsewhere, their number is not known yet.
+    side = width or (_width(sweep) if on == "local" else 1)
     cost = Cost(runs)
     told = _plan(sweep, tree, there, total(cost, tree, [n for n in tree.nodes if n not in there], side), side)
     if dry:
@@ -45,7 +48,7 @@ def swept(
         stoppable() as stopping,
     ):
         there = tree.there(runs)  # once more, as from now on nobody removes what is asked for
-        engine = _engine(sweep, where, side)
+        engine = _engine(sweep, where, on, side, width)
         ended = carry_out(tree, there, engine, sweep.retries, stopping, _Heard(where, tree, there, cost, side, labels))
     return _finished(told, tree, runs, ended)
 
@@ -75,16 +78,20 @@ def _cards() -> int:
     return torch.cuda.device_count()
 
 
-def _engine(sweep: Sweep, where: Where, side: int) -> Engine:
-    """Processes here."""
+def _engine(sweep: Sweep, where: Where, on: str, side: int, width: int) -> Engine:
+    """Processes here, or Ray's."""
     about = About(
         str(where.runs.resolve()), str(where.data.resolve()), os.getcwd(), where.device, where.threads or sweep.cpus,
         where.every,
     )  # fmt: skip
-    device(where.device)
-    if sweep.gpus and not _cards():
-        raise Refused(f"resources.gpus = {sweep.gpus:g}, and this machine has none; expected 0")
-    return Local(about, side, _cards() if sweep.gpus else 0)
+    if on == "local":
+        device(where.device)
+        if sweep.gpus and not _cards():
+            raise Refused(f"resources.gpus = {sweep.gpus:g}, and this machine has none; expected 0, or --on ray")
+        return Local(about, side, _cards() if sweep.gpus else 0)
+    from ..sweep.onray import OnRay
+
+    return OnRay(about, sweep.cpus, sweep.gpus, on if on.startswith("ray://") else "", width)
 
 
 # --- before -----------------------------------------------------------------------------------------------------------

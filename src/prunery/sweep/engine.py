@@ -1,4 +1,4 @@
-"""What makes steps: the words between who schedules and who works."""
+"""What makes steps: the words between who schedules and who works, the same for processes and for Ray."""
 
 import os
 from collections.abc import Callable
