@@ -368,4 +368,4 @@ def score(network: nn.Module, input: tuple[int, int, int] = (3, 32, 32), floats:
         raise Refused(f"score: input = {quote(input)} is no image; expected channels, height and width: (3, 32, 32)")
     if floats not in (SHORT, FLOAT):
         raise Refused(f"score: floats = {quote(floats)} is not allowed; expected 16 or 32 bits")
-    return account(network, (input[0], input[1], input[2]), floats)
+    return account(network, tuple(input), floats)

@@ -74,7 +74,7 @@ def _ours(path: Path, about: Told, runs: Path) -> Told:
         known = {k: v for k, v in about.items() if isinstance(v, int | float | str)}
         return {"kind": "the state of an unfinished training", "note": note, "about": known}
     network, state, model = chain.opened(path)
-    sizes = totals(count(network, model.input, masks=state.masks))  # type: ignore[arg-type]
+    sizes = totals(count(network, model.input, masks=state.masks))
     packed = "packed.safetensors" in path.name
     told: Told = {
         "kind": "a compact checkpoint of prunery" if packed else "a checkpoint of prunery",
@@ -83,7 +83,7 @@ def _ours(path: Path, about: Told, runs: Path) -> Told:
         **{k: sizes[k] for k in SIZES},
     }  # fmt: skip
     if (tuple(model.input), model.classes) == GAME:
-        told["score"] = score.as_dict(score.account(network, model.input).scores())  # type: ignore[arg-type]
+        told["score"] = score.as_dict(score.account(network, model.input).scores())
     return told | _history(path, about, runs)
 
 

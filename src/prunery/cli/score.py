@@ -38,7 +38,7 @@ def scored(
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.copy_(parameter.bfloat16())
-    account = game.account(network, model.input, floats)  # type: ignore[arg-type]
+    account = game.account(network, model.input, floats)
     precision = "bfloat16" if rounded else "float32"
     found = evaluate(network, splits.test, splits, precision)
     if found is None:

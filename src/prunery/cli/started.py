@@ -57,11 +57,8 @@ def _images(name: str, resize: int, root: Path) -> tuple[Data, data.Facts]:
     except Refused:
         if resize or not name.startswith("folder:"):
             raise
-        smaller = Data(name=name, resize=SIDE)
-        try:
-            return smaller, data.facts(smaller, root)
-        except Refused as error:
-            raise error from None
+    smaller = Data(name=name, resize=SIDE)
+    return smaller, data.facts(smaller, root)
 
 
 def _count(spec: Data, root: Path) -> int:
@@ -79,7 +76,13 @@ def written(spec: Data, facts: data.Facts, model: str, count: int, command: str)
     resized = (
         f"resize = {spec.resize}              # pixels: all images are brought to this side\n" if spec.resize else ""
     )
-    return f"""# {command}
+    return RECIPE.format(
+        command=command, size=size, data=json.dumps(spec.name), resized=resized, model=json.dumps(model),
+        epochs=epochs, again=again, batch=batch, steps=epochs * -(-count // batch),
+    )  # fmt: skip
+
+
+RECIPE = """# {command}
 # Every step's result is kept in runs/: change a setting, run it again, and only what follows from it is made anew.
 # One setting for once: {command} --set prune.density=0.1
 # Every setting of a step: prunery train --help, prunery prune --help
@@ -87,17 +90,17 @@ def written(spec: Data, facts: data.Facts, model: str, count: int, command: str)
 seed = 0                  # of the first weights, of the order of images, of what is drawn at random
 
 [data]                    # {size}
-name = {json.dumps(spec.name)}
+name = {data}
 {resized}scaling = "channel"       # pixels with mean 0 and deviation 1 in each channel
 flip = false              # true: mirror half of the images; right for photographs, wrong for digits
 crop = 0                  # pixels of random shift, 4 is usual for 32x32 photographs
 
 [model]
-name = {json.dumps(model)}
+name = {model}
 
 [[step]]
 kind = "train"            # the dense network, which all others are compared with
-epochs = {epochs}               # about {epochs * -(-count // batch):,} steps
+epochs = {epochs}               # about {steps:,} steps
 batch = {batch}
 optimizer = "adamw"
 lr = 0.003                # the peak; the schedule rises to it and falls

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..quantize.fake import SMALLEST, Codebook, QuantConv2d, Quantised, quantised_layers
+from ..quantize.fake import SMALLEST, QuantConv2d, Quantised, quantised_layers
 
 
 @torch.library.custom_op("prunery::rounded", mutates_args=())
@@ -35,7 +35,6 @@ class Spelt(nn.Module):
         own = layer.input_quantiser
         self.step = float(own.step.detach().clamp(min=SMALLEST)) if own else 0.0
         self.low, self.high, self.binary = (own.low, own.high, own.binary) if own else (0, 0, False)
-        self.is_whole = not isinstance(layer.weight_quantiser, Codebook)
         self.behind = layer.behind
         self.register_buffer("weight", weight.detach().clone())
         self.register_buffer("scale", scale.detach().clone())
@@ -44,12 +43,8 @@ class Spelt(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         whole = rounded(x, self.step, self.low, self.high, self.binary) if self.step else x
-        return self.ended(self.sums(whole, self.weight))
-
-    def ended(self, sums: Tensor) -> Tensor:
-        """Sums as numbers, with the bias, and whatever the layer does then; outputs are an axis of their own."""
-        shape = [-1, *[1] * (self.weight.ndim - 2)]
-        y = sums * self.scale.view(shape)
+        shape = [-1, *[1] * (self.weight.ndim - 2)]  # outputs are an axis of their own
+        y = self.sums(whole, self.weight) * self.scale.view(shape)
         y = y if self.bias is None else y + self.bias.view(shape)
         return y if self.behind is None else self.behind(y)
 
@@ -61,14 +56,14 @@ class _Convolution:
         keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         self.window = nn.Conv2d(**{k: getattr(layer, k) for k in keys}, bias=False, device="meta")
 
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.window._conv_forward(x, weight, bias)
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.window._conv_forward(x, weight, None)
 
 
-def spelt_(network: nn.Module, kind: type[Spelt] = Spelt) -> nn.Module:
+def spelt_(network: nn.Module) -> nn.Module:
     """The network, with its quantised layers spelt out in place; one without any stays as it is."""
     for name, layer in quantised_layers(network).items():
         if not name:
-            return kind(layer).eval()
-        network.set_submodule(name, kind(layer).eval())
+            return Spelt(layer).eval()
+        network.set_submodule(name, Spelt(layer).eval())
     return network

@@ -50,7 +50,7 @@ class Row:
     input: tuple[int, ...] = ()
 
 
-def count(network: nn.Module, input: tuple[int, int, int], batch: int = 1, masks: Mask | None = None) -> list[Row]:
+def count(network: nn.Module, input: tuple[int, ...], batch: int = 1, masks: Mask | None = None) -> list[Row]:
     """A row for each call of a module in the order of execution, the network first, modules never called last."""
     _match(masks or {}, network)
     kept = {name: (int(mask.sum()), mask.numel()) for name, mask in (masks or {}).items()}

@@ -96,7 +96,7 @@ class Account:
         }
 
 
-def account(network: nn.Module, input: tuple[int, int, int], floats: int = FLOAT) -> Account:
+def account(network: nn.Module, input: tuple[int, ...], floats: int = FLOAT) -> Account:
     """What a network is charged with; numbers that are not quantised have so many bits."""
     if floats not in (SHORT, FLOAT):
         raise Refused(f"numbers of {floats} bits are not allowed here; expected 16 or 32")

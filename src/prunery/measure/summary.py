@@ -12,7 +12,7 @@ from .count import Row, count, totals
 
 def summary(network: nn.Module, mask: Mask, input: tuple[int, ...], splits: Splits | None = None) -> dict[str, Any]:
     """Sizes and work of the masked network, and its accuracy where there are images to measure it on."""
-    rows = count(network, input, masks=mask)  # type: ignore[arg-type]
+    rows = count(network, input, masks=mask)
     all_ = totals(rows)
     sizes = {k: all_[k] for k in ("parameters", "kept_parameters", "multiply_adds", "kept_multiply_adds", "density")}
     return accuracies(network, splits) | sizes | {"layers": [_layer(r, network) for r in rows if r.prunable]}

@@ -114,7 +114,7 @@ class Trials:
         if told:
             return told[measure.score.CURRENT]["score"]
         network, _, model = chain.network_of(step)
-        return measure.score.account(network, model.input).score  # type: ignore[arg-type]
+        return measure.score.account(network, model.input).score
 
     def _milliseconds(self, step: Step) -> float:
         """Of one image in the engine, on one thread."""
