@@ -1,8 +1,8 @@
-"""Claim: a network of 4 bits and half of its weights has 90 % on CIFAR-10 at a score of at most 0.010 (2.8e8).
+"""Claim: a tiny network of 4 bits has 90 % of CIFAR-10's test images at a score of at most 0.010 (2.8e8).
 
 Carries out recipes/score_tiny.toml, opens the packed file as a stranger would, and measures it on all 10,000 test
-images, with sums in floats and in integers, which have to agree. --quick measures the kept file alone. Widths and
-bits were fixed before the training began; the second training's length and teacher after the first one's accuracy.
+images, with sums in floats and in integers, which have to agree. --quick measures the kept file alone. The recipe was
+fixed before its training began, after a shorter one with fewer weights and bits had come to 87.60 % of the test images.
 """
 
 import shutil

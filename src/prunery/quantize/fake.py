@@ -102,7 +102,7 @@ class Damped(torch.autograd.Function):
 def _summed(gradient: Tensor, step: Tensor) -> Tensor:
     """Over all axes that the step does not have."""
     axes = [i for i in range(gradient.ndim) if step.ndim == 0 or step.shape[i] == 1]
-    return gradient.sum(axes, dtype=torch.float32).view_as(step)
+    return gradient.sum(axes).to(step.dtype).view_as(step)  # added up in single precision, without a copy in it
 
 
 class Quantiser(nn.Module):

@@ -19,6 +19,7 @@ from .evaluate import Evaluation, arithmetic, evaluate, frozen
 from .freeze import NORMS, Freezing
 from .loss import loss_of
 from .optim import joined_, optimizer, rate
+from .strided import quick
 
 LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, and a GPU is not made to wait each step
 
@@ -161,7 +162,8 @@ class Loop:
         x, y = self.stream(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.spec, self.step, self.stream.steps_per_epoch, self.total)
-        with arithmetic(self.spec.precision, x.device.type), lone_image(len(y), self.spec.batch):
+        half, device = self.spec.precision, x.device.type
+        with arithmetic(half, device), quick(self.network, half, device), lone_image(len(y), self.spec.batch):
             loss, logits = loss_of_step(x, y, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
