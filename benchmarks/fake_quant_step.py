@@ -24,7 +24,7 @@ from prunery.pruning import pairs
 from prunery.quantize import folded, in_integers, is_quantised, planned, quantised_
 from prunery.spec import Data, Model, Quantize
 from prunery.train import evaluate
-from prunery.train.strided import quick
+from prunery.train.depthwise import quick
 
 TARGET = 2.0
 BATCH, STEPS = 128, 3

@@ -12,7 +12,6 @@ from prunery.runs import Runs
 from prunery.spec import read_lottery
 from prunery.train import Ways
 
-
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 

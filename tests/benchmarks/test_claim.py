@@ -12,7 +12,9 @@ import pytest
 from prunery.report import claims as read_claims
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if p.stem not in ("claim", "contest", "paper", "stages"))
+BENCHMARKS = sorted(
+    p for p in (ROOT / "benchmarks").glob("*.py") if p.stem not in ("claim", "contest", "paper", "stages")
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from ..data import Splits, Stream
 from ..masks import Mask, apply_
 from ..runs import State, Work
 from ..spec import Refused, Train
+from .depthwise import quick
 from .evaluate import Evaluation, arithmetic, evaluate, frozen
 from .freeze import NORMS, Freezing
 from .loss import loss_of
 from .optim import joined_, optimizer, rate
-from .strided import quick
 
 LOOK = 50  # steps between looks at the loss: a NaN is found this late at most, and a GPU is not made to wait each step
 

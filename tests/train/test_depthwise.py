@@ -1,0 +1,99 @@
+"""Depthwise convolutions in half precision: the numbers of torch's own, and taken where they are called."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prunery.train.depthwise import Grouped, quick
+
+
+class Net(nn.Module):
+    def __init__(self, bias, groups=8, side=3, stride=2):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 16, side, stride, side // 2, groups=groups, bias=bias)
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.last(self.depthwise(self.first(x)).mean((2, 3)))
+
+
+def gradients(network, x, mode):
+    network.zero_grad()
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16), mode:
+        loss = network(x).float().square().sum()
+    loss.backward()
+    return loss.detach(), x.grad, {n: p.grad for n, p in network.named_parameters()}
+
+
+def near(found, wanted):
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("bias", "side", "stride"), [(True, 3, 2), (False, 3, 2), (False, 5, 1), (True, 5, 2), (False, 5, 3)]
+)
+def test_forwards_and_gradients_are_those_of_half_precision(bias, side, stride, layout):
+    torch.manual_seed(0)
+    network = Net(bias, side=side, stride=stride).to(memory_format=layout)
+    x = torch.randn(4, 3, 12, 12).contiguous(memory_format=layout)
+    loss, inwards, grads = gradients(network, x, quick(network, "bfloat16", "cpu"))
+    same, torchs, others = gradients(network, x, quick(network, "float32", "cpu"))
+    assert torch.equal(loss, same), "forwards nothing changes"
+    assert torch.equal(grads["last.weight"], others["last.weight"])
+    if side == 3:
+        assert torch.equal(grads["depthwise.weight"], others["depthwise.weight"]), "towards the weights torch's own way"
+    if stride == 1:
+        assert torch.equal(inwards, torchs), "towards the inputs torch's own way"
+    near(inwards, torchs)
+    for name, found in grads.items():
+        near(found, others[name])
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 2), (5, 1), (5, 2)])
+def test_such_gradients_are_rounded_once(side, stride):
+    torch.manual_seed(1)
+    x = torch.randn(2, 4, 9, 9).bfloat16().requires_grad_()
+    weight = torch.randn(4, 1, side, side).bfloat16().requires_grad_()
+    pad = side // 2
+    y = Grouped.apply(x, weight, None, ([stride, stride], [pad, pad], [1, 1], 4))
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    exact = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    F.conv2d(*exact, None, stride, pad, 1, 4).backward(grad.double())
+    single = ((x, exact[0], stride > 1), (weight, exact[1], side > 3))
+    for found, wanted in ((found, wanted) for found, wanted, once in single if once):
+        apart = (found.grad.double() - wanted.grad).abs() / wanted.grad.abs().clamp(min=1e-2)
+        assert float(apart.max()) <= 2**-8, "half a step of bfloat16"
+
+
+def test_only_what_is_slow_goes_another_way(monkeypatch):
+    taken = []
+    apply = Grouped.apply
+    monkeypatch.setattr(Grouped, "apply", lambda *a: taken.append(a[3]) or apply(*a))
+    network = Net(True)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16), quick(network, "bfloat16", "cpu"):
+        network(x)
+        F.conv2d(x, torch.randn(3, 1, 3, 3), padding=1, groups=3)
+        F.conv2d(x, torch.randn(3, 1, 5, 5), stride=1, padding="same", groups=3)
+        F.conv2d(x, torch.randn(3, 1, 5, 5), padding=(2, 2), groups=3)
+        F.conv2d(x[..., :2, :2], torch.randn(3, 1, 3, 3), padding=1, groups=3)
+    assert taken == [([2, 2], [1, 1], [1, 1], 8), ([1, 1], [2, 2], [1, 1], 3), ([1, 1], [1, 1], [1, 1], 3)]
+    taken.clear()
+    for precision, plain in (("float32", network), ("bfloat16", Net(True, groups=1))):
+        with torch.autocast("cpu", torch.bfloat16), quick(plain, precision, "cpu"):
+            plain(x)
+    assert not taken
+
+
+def test_frozen_weights_get_no_gradients():
+    network = Net(True)
+    network.depthwise.requires_grad_(False)
+    _, inwards, grads = gradients(network, torch.randn(2, 3, 8, 8), quick(network, "bfloat16", "cpu"))
+    assert grads["depthwise.weight"] is None
+    assert float(inwards.abs().sum()) > 0
+    assert float(grads["first.weight"].abs().sum()) > 0
