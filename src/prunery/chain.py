@@ -335,9 +335,16 @@ def fitting_threads(network: nn.Module, spec: Train, splits: data.Splits) -> int
 def _prune(spec: Prune, given: Given) -> Made:
     rng = torch.Generator().manual_seed(derived(spec.seed, "prune"))
     known = pruning.Known(looked_at(spec, given.splits), _initial(spec, given), _work(given))
-    mask, changed = pruning.pruned(given.network.cpu(), given.state.masks, spec, known, rng)
+    curves: list[dict[str, Any]] = []
+
+    def saw(density: float, seen: pruning.Evidence) -> None:
+        if "sensitivity" in seen:
+            rows = {n: curve.tolist() for n, curve in seen["sensitivity"].items()}
+            curves.append({"density": density, "layers": [{"name": n, "rises": r} for n, r in rows.items()]})
+
+    mask, changed = pruning.pruned(given.network.cpu(), given.state.masks, spec, known, rng, saw)
     weights = given.state.weights | changed
-    return State(masked(weights, mask), mask), {}
+    return State(masked(weights, mask), mask), ({"sensitivity": curves} if curves else {})
 
 
 def looked_at(spec: Prune, splits: data.Splits) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunery import chain
+from prunery import chain, pruning
 from prunery.chain import Place, opened, run
 from prunery.runs import Runs, State, read_state, write_tensors
 from prunery.spec import Refused, recipe
@@ -46,6 +46,28 @@ def test_a_branch_starts_where_it_says(place):
     assert done["blind"].parent == done["train"]
     assert done["tune"].parent == done["prune"]
     assert [s.spec.kind for s in done["tune"].chain()] == ["init", "train", "prune", "train"]
+
+
+def test_a_pruning_by_sensitivity_keeps_what_it_saw(place):
+    cut = {"kind": "prune", "density": 0.2, "scope": "sensitivity", "batches": 1}
+    twice = cut | {"label": "twice", "after": "train", "schedule": "linear", "rounds": 2}
+    done = run(made(TRAIN, cut, twice, {"kind": "prune", "label": "other", "after": "train"}), place)
+    (seen,) = done["prune"].result["sensitivity"]
+    assert seen["density"] == 0.2
+    network, state, _ = chain.network_of(done["train"])
+    splits = chain.images(done["prune"].spec.data, place.data, "cpu")
+    known = pruning.Known(chain.looked_at(done["prune"].spec, splits))
+    rng = torch.Generator().manual_seed(0)
+    trials = pruning.alone(network.eval(), state.masks, done["prune"].spec, known, (0.75, 0.15), rng)
+    assert [layer["name"] for layer in seen["layers"]] == [n for n in trials if n]
+    for layer in seen["layers"]:
+        rises = {round(density, 3): rise for density, rise in layer["rises"]}
+        assert len(rises) == 4
+        for density, (loss, _) in trials[layer["name"]].items():
+            assert rises[density] == pytest.approx(loss - trials[""][1.0][0], abs=1e-5)
+    assert [r["density"] for r in done["twice"].result["sensitivity"]][-1] == 0.2
+    assert len(done["twice"].result["sensitivity"]) == 2
+    assert "sensitivity" not in done["other"].result
 
 
 def test_every_number_of_a_result_is_the_networks(place):

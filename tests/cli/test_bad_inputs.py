@@ -148,6 +148,15 @@ COMMANDS = [
     ("profile {shelf}/net.prunery --batch 5", "--batch = 5", "images at a time"),
     ("profile {shelf}/torn.prunery", "torn.prunery"),
     ("profile {shelf}/net.pt", "net.pt is a PyTorch file"),
+    # times and pictures
+    ("time nobody --runs {trained}", '"nobody" is not in', "newest there"),
+    ("time --batch 0", "--batch = 0", "1 to 10000"),
+    ("time --threads 0", "--threads = 0", "expected 1 to"),
+    ("time --turns many", '"many"', "a whole number"),
+    ("time --runs {shelf}/none", "none is no folder that can be written", "--runs"),
+    ("time --runs {tmp}", "no step of {tmp} can be timed", "tells its accuracy"),
+    ("time {pack} --runs {trained} --threads 1000", "--threads = 1000", "expected 1 to"),
+    ("report --runs {trained} --pictures --out {tmp}", "{tmp} is a folder"),
     # packed files
     ("pack nothing.safetensors", '"nothing.safetensors" is no file and no run'),
     ("pack {shelf}/stranger.safetensors", "stranger.safetensors"),

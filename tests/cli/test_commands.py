@@ -179,6 +179,11 @@ JSON = [
         lambda v: v["int8"] and v["test"]["accuracy"] >= 0,
     ),
     ("bench {shelf}/net.prunery --against torch --turns 1", lambda v: [r["name"] for r in v] == ["prunery", "torch"]),
+    (
+        "time {pack} --runs {mine} --turns 2 --batch 2 --quiet",
+        lambda v: v["batch"] == 2 and len(v["steps"]) == 1 and v["left_out"] == {} and "/.times/" in v["file"],
+    ),
+    ("report --runs {trained} --pictures --out {tmp}/page.html", lambda v: len(v) == 1),
     ("data", lambda v: "built in" in v["digits"]),
     ("data digits --set data.validation=7", lambda v: v["sizes"]["validation"] == 7),
     ("report --runs {trained} --out {tmp}/page.html --figures {tmp}/figures", lambda v: len(v) > 2),
@@ -202,6 +207,7 @@ JSON = [
 def test_json_is_all_there_is(words, holds, prunery, shelf, trained, tmp_path):
     pack = next(trained.glob("pack-*")).name
     where = {
+        "mine": shutil.copytree(trained, tmp_path / "mine"),
         "tmp": tmp_path,
         "shelf": shelf,
         "trained": trained,

@@ -9,15 +9,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from selenium import webdriver
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from prunery.report import More, Site, address, measured, served, write_report
+from prunery.report import Look, More, Site, address, draw, gallery, measured, readings, served, write_report
 from prunery.report.page import page as page_text
 from prunery.report.records import gather
-from prunery.runs import Runs
-from prunery.spec import Data, Init, Model, Node
+from prunery.runs import Runs, keep_times
+from prunery.spec import Data, Init, Model, Node, Prune
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -351,6 +353,190 @@ def test_their_data_can_be_taken_along(full, downloads, name, first):
     rows = list(csv.reader(io.StringIO(waited(downloads / f"{name}.csv"))))
     assert rows[0][0] == first
     assert len(rows) > 5
+
+
+# --- milliseconds, sensitivity, the engine's account, pictures --------------------------------------------------------
+
+
+def deep(step, ms):
+    """A timed step with two operations."""
+    work = {"name": "conv1", "kernel": "sparse 2x2 tiles, 4 outputs", "density": 0.1, "multiply_adds": 1800.0}
+    work |= {"predicted_us": 3.0, "measured_us": 7.5, "bytes": 420, "why": "predicted 3.0 us sparse, 9.0 us dense"}
+    free = {"name": "conv1", "kernel": "halo", "density": 1.0, "multiply_adds": 0.0, "why": HOSTILE}
+    free |= {"predicted_us": 0.5, "measured_us": 2.5, "bytes": 0}
+    more = {"bytes": 999, "same_answer": 0.998, "same_of": 512, "layer_images": 1, "layers": [free, work]}
+    return {step.name: {"median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "best_ms": ms} | more}
+
+
+def kept(steps, root, started, batch, cpu):
+    """A reading in which a step is slower the later it was made."""
+    about = {"started": started, "batch": batch, "threads": 1, "turns": 9, "repeats": 20, "machine": {"cpu": cpu}}
+    rows = [deep(s, batch * (1 + i)) for i, s in enumerate(steps)]
+    keep_times(root, about | {"steps": {k: v for row in rows for k, v in row.items()}})
+
+
+def drawn_look(seed, images=2):
+    rng = np.random.default_rng(seed)
+    kept = rng.random((12, 3, 3, 3)) < 1 / (1 + seed)
+    pixels = np.random.default_rng(9).integers(0, 256, (images, 3, 8, 8), dtype=np.uint8)
+    filters = rng.standard_normal(kept.shape).astype(np.float32) * kept
+    return draw(Look("conv1", filters, kept, rng.random((images, 12, 6, 6), np.float32), pixels, ("ant", "bee")))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory, fake) -> Path:
+    """A page whose steps were timed under two sets of conditions, pruned by sensitivity, and looked at."""
+    root = tmp_path_factory.mktemp("seen") / "runs"
+    steps = fake.tree(root)
+    rises = [{"name": f"{n}.weight", "rises": [[0.75, 0.01], [0.5, 0.1], [0.15, r]]} for n, r in SENSED.items()]
+    curves = [{"density": 0.2, "layers": rises}]
+    cut = Node(Prune(data=Data(name="digits"), density=0.2, scope="sensitivity"), node_of(steps[1]))
+    steps.append(fake.make(Runs(root), cut, fake.numbers(0.6, 0.2), sensitivity=curves))
+    kept(steps[1:6], root, 1.7e9, 1, "Slow Processor")
+    kept(steps[1:9], root, 1.8e9, 8, "Fast Processor")
+    looks = gallery((s.name, drawn_look(i)) for i, s in enumerate(steps) if i != 7)
+    more = More(times=readings([root], [s.name for s in steps]), pictures=looks)
+    return write_report(steps, root.parent / "page.html", more=more)
+
+
+SENSED = {"conv1": 2.0, "conv2": 0.4, "fc1": None}
+
+
+def node_of(step):
+    return Node(step.spec, step.parent and node_of(step.parent))
+
+
+@pytest.fixture
+def instrument(browser, seen):
+    browser.get(seen.as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def choose(page, selector, text):
+    select = Select(one(page, selector))
+    select.select_by_visible_text(next(o.text for o in select.options if text in o.text))
+
+
+def pick(page, word):
+    """Select the first step of a kind, or with a setting."""
+    found = f"step.kind === '{word}' || step.settings.some(([, value]) => value === '{word}')"
+    page.execute_script(f"select(STEPS.findIndex((step) => {found}))")
+
+
+def test_accuracy_against_milliseconds_is_of_one_reading_at_a_time(instrument):
+    assert not one(instrument, "#which-reading").is_displayed()
+    press(instrument, "#cost label:has([value=ms])")
+    assert one(instrument, "#which-reading").is_displayed()
+    told = lambda: one(instrument, "#scatter svg").get_attribute("aria-label")  # noqa: E731
+    assert "against milliseconds, 8 steps, 8 images, 1 thread, Fast Processor" in told()
+    assert len(every(instrument, "#scatter .dot")) >= 5
+    assert "Fast Processor" in one(instrument, "#front-note").text
+    assert "milliseconds of a call, 8 images, 1 thread (log)" in one(instrument, "#scatter").text
+    choose(instrument, "#which-reading", "1 image, 1 thread")
+    assert "5 steps, 1 image, 1 thread, Slow Processor" in told()
+    assert "Fast Processor" not in told()
+    dot = one(instrument, "#scatter .dot")
+    instrument.execute_script("arguments[0].dispatchEvent(new MouseEvent('mouseenter'))", dot)
+    assert "(turns from 0.9" in one(instrument, "#front-note").text.replace("\u202f", " ")
+    assert len(every(dot, ".whisker")) == 2
+    press(instrument, "#cost label:has([value=density])")
+    assert not one(instrument, "#which-reading").is_displayed()
+    assert "milliseconds" in one(instrument, "#compared").text
+
+
+def test_milliseconds_are_taken_along_with_their_conditions(instrument, downloads):
+    (downloads / "front.csv").unlink(missing_ok=True)
+    press(instrument, "#cost label:has([value=ms])")
+    press(instrument, "[data-csv=front]")
+    rows = list(csv.DictReader(io.StringIO(waited(downloads / "front.csv"))))
+    assert len(rows) == 8
+    assert all("Fast Processor" in r["conditions"] and float(r["low"]) < float(r["milliseconds"]) for r in rows)
+
+
+def test_the_engine_tells_each_layers_kernel(instrument, downloads):
+    pick(instrument, "train")
+    cells = [[c.text for c in every(r, "th, td")] for r in every(instrument, "#kernels tbody tr")]
+    assert cells[1][:3] == ["conv1", "sparse 2x2 tiles, 4 outputs", "10.0\u202f%"]
+    assert cells[1][4:6] == ["3.00\u202fµs", "7.50\u202fµs"]
+    assert cells[1][-1] == "predicted 3.0 us sparse, 9.0 us dense"
+    assert cells[0][-1] == HOSTILE
+    assert cells[0][2:4] == ["", ""]
+    note = one(instrument, "#engine-note").text
+    assert "Fast Processor" in note
+    assert "add up to 10.0\u202fµs" in note
+    assert "It answers 99.8\u202f% of 512 training images as the step does." in note
+    choose(instrument, "#engine .reading", "1 image")
+    assert "Slow Processor" in one(instrument, "#engine-note").text
+    press(instrument, "[data-csv=engine]")
+    rows = list(csv.DictReader(io.StringIO(waited(downloads / "engine.csv"))))
+    assert [r["kernel"] for r in rows] == ["halo", "sparse 2x2 tiles, 4 outputs"]
+    pick(instrument, "init")
+    assert "prunery time init-" in one(instrument, "#kernels").text
+
+
+def test_what_each_layer_bears_is_drawn_for_a_step_and_those_after_it(instrument, downloads):
+    pick(instrument, "train")
+    assert not one(instrument, "#sensitivity").is_displayed()
+    assert not one(instrument, "#to-sensitivity").is_displayed()
+    pick(instrument, "sensitivity")
+    labels = [e.get_attribute("aria-label") for e in every(instrument, "#borne svg")]
+    assert [text.split(",")[0] for text in labels] == list(SENSED)
+    assert "0.1 at 50.0\u202f%, 2 at 15.0\u202f%. Left: " in labels[0]
+    assert "15.0" not in labels[2].partition("Left")[0]  # a loss that is no number is a gap
+    line = lambda: one(instrument, "#borne figure:nth-child(2) .line").get_attribute("d")  # noqa: E731
+    before = line()
+    press(instrument, "#own-scales")
+    assert one(instrument, "#own-scales").get_attribute("aria-pressed") == "true"
+    assert line() != before
+    press(instrument, "[data-csv=sensitivity]")
+    rows = list(csv.DictReader(io.StringIO(waited(downloads / "sensitivity.csv"))))
+    assert (rows[2]["layer"], rows[2]["density"], rows[2]["loss_rise"]) == ("conv1", "0.15", "2")
+
+
+def test_pictures_stand_before_and_after(instrument):
+    pick(instrument, "quantize")
+    heads = [e.text for e in every(instrument, "#drawn h3")]
+    assert heads[0].startswith("before: finetune")
+    assert heads[1].startswith("after: quantize")
+    loaded = "return [...document.querySelectorAll('#drawn img')].map((i) => i.complete && i.naturalWidth)"
+    WebDriverWait(instrument, 10).until(lambda b: all(b.execute_script(loaded)))
+    assert len(instrument.execute_script(loaded)) == 2 * (2 + 2 * 2)
+    texts = [e.get_attribute("alt") for e in every(instrument, "#drawn img")]
+    assert all(texts)
+    assert any(t.startswith("after: masks of conv1, ") and " of 324 weights kept" in t for t in texts)
+    masks = lambda: one(instrument, "#drawn img[alt^='before: masks']").get_attribute("src")  # noqa: E731
+    before = masks()
+    choose(instrument, "#before", "init")
+    assert one(instrument, "#drawn h3").text.startswith("before: init")
+    assert masks() != before
+    pick(instrument, "init")
+    assert len(every(instrument, "#drawn h3")) == 1
+    assert not one(instrument, "#before").is_displayed()
+
+
+def test_a_step_without_pictures_says_so(instrument):
+    instrument.execute_script("select(STEPS.findIndex((step) => !DRAWN.steps[step.name]))")
+    assert "There are no pictures of this step." in one(instrument, "#drawn").text
+
+
+def test_without_times_and_pictures_their_parts_are_hidden(page):
+    for part in ("sensitivity", "engine", "pictures"):
+        assert not one(page, f"#{part}").is_displayed()
+        assert not one(page, f"#to-{part}").is_displayed()
+    assert every(page, "#cost [value=ms]") == []
+
+
+def test_the_new_parts_fit_a_phone_and_have_names(instrument):
+    pick(instrument, "sensitivity")
+    unnamed = "return [...document.querySelectorAll('img, select')].filter((e) => !e.alt && !e.ariaLabel).length"
+    assert instrument.execute_script(unnamed) == 0
+    size = {"width": 380, "height": 780, "deviceScaleFactor": 2, "mobile": True}
+    instrument.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert instrument.execute_script("return document.documentElement.scrollWidth") <= 380
+    finally:
+        instrument.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 # --- many steps, and a served page ------------------------------------------------------------------------------------

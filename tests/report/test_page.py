@@ -93,7 +93,8 @@ def test_hostile_names_stay_text(tmp_path, fake):
     made = [fake.make(runs, init, fake.numbers(0.1)), fake.make(runs, train, fake.numbers(0.9), layers=[layer])]
     text = write_report(made, tmp_path / "page.html", title=HOSTILE).read_text(encoding="utf-8")
     found = Blocks(text)
-    ids = ["data", "claims-data", "lotteries-data", "step-0", "step-1", None]
+    more = ("claims", "lotteries", "times", "pictures")
+    ids = ["data", *(f"{name}-data" for name in more), "step-0", "step-1", None]
     assert [attrs.get("id") for tag, attrs in found.tags if tag == "script"] == ids
     assert not any(tag == "img" for tag, _ in found.tags)
     assert found.data["step-1"]["layers"][0]["name"] == HOSTILE
@@ -116,6 +117,18 @@ def test_a_diverged_run_leaves_gaps(tmp_path, fake):
     assert record.curve["step"][-1] == 133
     assert record.curve["train_loss"][-1] is None
     write_report(made, tmp_path / "page.html")
+
+
+def test_the_last_rounds_sensitivity_is_shown(tmp_path, fake):
+    curve = lambda rise: [{"name": "conv1.weight", "rises": [[0.5, rise], [0.15, None]]}]  # noqa: E731
+    rounds = [{"density": 0.5, "layers": curve(0.1)}, {"density": 0.1, "layers": curve(0.25)}]
+    made = fake.make(Runs(tmp_path), Node(Train(), Node(Init())), fake.numbers(0.9), sensitivity=rounds)
+    found = gather([made]).records[0].sensitivity
+    assert found == {
+        "rounds": 2,
+        "density": 0.1,
+        "layers": [{"name": "conv1.weight", "rises": [[0.5, 0.25], [0.15, None]]}],
+    }
 
 
 def test_no_steps_is_refused(tmp_path):
@@ -141,6 +154,16 @@ BROKEN = {
     "a layer that is none": ("result.json", '{"layers": [3]}', r"layers\[0\] = 3 is not allowed"),
     "a wrong row": ("metrics.jsonl", '{"step": 1}\n{"step": "two"}\n', 'line 2: step = "two"'),
     "a row that is no table": ("metrics.jsonl", "7\n", "line 1: "),
+    "a curve that is none": (
+        "result.json",
+        '{"sensitivity": [{"layers": [{"name": "a", "rises": [[1]]}]}]}',
+        r"rises = \[\[",
+    ),
+    "a curve of no layer": (
+        "result.json",
+        '{"sensitivity": [{"layers": [{"rises": []}]}]}',
+        r"layers\[0\].name is missing",
+    ),
     "no spec": ("spec.toml", "kind = ", "spec.toml cannot be read"),
     "a parent elsewhere": ("env.json", '{"parent": "../../etc"}', 'parent = "../../etc" is not allowed'),
 }

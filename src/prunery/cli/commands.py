@@ -37,6 +37,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 Results = Annotated[Path | None, typer.Option("--results", help="a folder of measured results: show their claims")]
+Pictures = Annotated[
+    bool, typer.Option("--pictures", help="draw each step's first layer: filters, masks, maps of a few test images")
+]
 Lotteries = Annotated[
     list[Path], typer.Option("--lottery", metavar="FOLDER", help="what prunery lottery wrote with --out; repeatable")
 ]
@@ -366,6 +369,27 @@ def bench(
 
 
 @app.command()
+def time(
+    names: Annotated[
+        list[str], typer.Argument(metavar="[RUN]...", help="steps to time; all whose accuracy is known when none")
+    ] = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(parser=whole, metavar="N", help="images of a call")] = 1,
+    threads: Annotated[int, typer.Option(parser=whole, metavar="N", help="CPU threads of a call")] = 1,
+    turns: Annotated[int, typer.Option(parser=whole, metavar="N", help="turns that each step takes")] = 9,
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Time finished steps in the engine, in turns; the report then shows accuracy against milliseconds."""
+    from . import screen, timing
+
+    say = (lambda _: None) if quiet else (lambda text: typer.echo(text, err=True))
+    found = timing.timed(names, timing.Asked(batch, threads, turns), runs, data_dir, say)
+    screen.as_json(found) if json else screen.show(*timing.told(found))
+
+
+@app.command()
 def show(
     what: Annotated[str, typer.Argument(help="a network's name, a run, or a checkpoint file")],
     batch: Annotated[
@@ -435,7 +459,9 @@ def report(
     figures: Annotated[Path | None, typer.Option(help="folder for the figures as SVG and PNG")] = None,
     results: Results = None,
     lottery: Lotteries = [],  # noqa: B006
+    pictures: Pictures = False,
     runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
     json: Json = False,
 ) -> None:
     """Write a page, one file without network, on what was run."""
@@ -450,9 +476,19 @@ def report(
     steps = [there.find(n) for n in names] or there.steps()
     if not steps:
         raise Refused(f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE")
-    more = room.More(*room.measured(results, lottery))
+    every = room.with_parents(steps)
+    timed = room.readings(dict.fromkeys(s.folder.parent for s in every), [s.name for s in every])
+    drawn = room.gallery(_looker(data_dir)(every)) if pictures else {}
+    more = room.More(*room.measured(results, lottery), timed, drawn)
     written = [room.write_report(steps, out, more=more), *(room.write_figures(steps, figures) if figures else [])]
     screen.as_json([str(p) for p in written]) if json else typer.echo("\n".join(map(str, written)))
+
+
+def _looker(data_dir: Path) -> Any:
+    """What draws pictures of steps, and says on the standard error output why it cannot."""
+    from .looking import Looker
+
+    return Looker(data_dir, lambda text: typer.echo(text, err=True))
 
 
 @app.command()
@@ -463,14 +499,17 @@ def ui(
     open: Annotated[bool, typer.Option("--open/--no-open", help="open it in the browser")] = True,
     results: Results = None,
     lottery: Lotteries = [],  # noqa: B006
+    pictures: Pictures = False,
     runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
     json: Json = False,
 ) -> None:
     """Serve the page on this machine only, up to date while runs go on, until Ctrl-C."""
     from .. import report as room
     from .serving import serve
 
-    serve(room.Site(runs, room.More(*room.measured(results, lottery))), port, open, json)
+    look = _looker(data_dir) if pictures else None
+    serve(room.Site(runs, room.More(*room.measured(results, lottery)), look), port, open, json)
 
 
 @app.command()

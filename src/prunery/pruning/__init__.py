@@ -2,7 +2,7 @@
 
 from .criteria import CRITERIA
 from .dynamic import MOVES, moving
-from .evidence import COLLECTORS, collect
+from .evidence import COLLECTORS, Evidence, collect
 from .folding import fold_batchnorm, pairs
 from .groups import Group, groups, unit_mask
 from .interchange import from_state_dict, from_torch, plain_, to_torch_
@@ -18,8 +18,8 @@ from .structures import STRUCTURES
 from .whole import Known, alone, eligible, pruned
 
 __all__ = [
-    "COLLECTORS", "CRITERIA", "KINDS", "METHODS", "MOVES", "SCHEDULES", "SCOPES", "STRUCTURES", "Group", "Known",
-    "Plan", "alone", "best", "collect", "eligible", "factorise", "fold_batchnorm", "from_state_dict", "from_torch",
-    "groups", "kinds", "moving", "needs", "pairs", "plain_", "prune", "pruned", "shrink", "to_torch_", "unit_mask",
-    "work",
+    "COLLECTORS", "CRITERIA", "KINDS", "METHODS", "MOVES", "SCHEDULES", "SCOPES", "STRUCTURES", "Evidence",
+    "Group", "Known", "Plan", "alone", "best", "collect", "eligible", "factorise", "fold_batchnorm", "from_state_dict",
+    "from_torch", "groups", "kinds", "moving", "needs", "pairs", "plain_", "prune", "pruned", "shrink", "to_torch_",
+    "unit_mask", "work",
 ]  # fmt: skip

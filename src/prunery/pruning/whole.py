@@ -1,6 +1,6 @@
 """A whole network in, its mask out: what is to be seen is looked at, then pruned, in as many rounds as asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,9 +45,13 @@ def eligible(network: nn.Module, how: Prune) -> dict[str, Tensor]:
 
 
 def pruned(
-    network: nn.Module, mask: Mask, how: Prune, known: Known, rng: torch.Generator
-) -> tuple[Mask, dict[str, Tensor]]:
-    """The mask, and the weights that pruning changed (ThiNet scales those that read the kept channels)."""
+    network: nn.Module, mask: Mask, how: Prune, known: Known, rng: torch.Generator,
+    saw: Callable[[float, Evidence], None] = lambda density, seen: None,
+) -> tuple[Mask, dict[str, Tensor]]:  # fmt: skip
+    """The mask, and the weights that pruning changed (ThiNet scales those that read the kept channels).
+
+    `saw` is told each round's density and what it was judged by.
+    """
     network = copied(a_plain_network(network, "prune"), "prune").eval()
     how = by_kind(network, how)
     changed: dict[str, Tensor] = {}
@@ -56,6 +60,7 @@ def pruned(
     for density in _steps(network, mask, how, known, coupled):
         now = replace(how, density=density)
         seen = _evidence(network, mask, now, known, coupled, rng)
+        saw(density, seen)
         new = prune(weights, mask, now, seen, coupled, rng)
         changed |= _reweighted(network, mask, new, now, known, coupled, rng)
         mask = mask | new

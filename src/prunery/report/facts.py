@@ -54,6 +54,15 @@ class Facts:
             self._refuse(self.inside + key, values, "whole numbers")
         return values
 
+    def pairs(self, key: str) -> list[tuple[float, float | None]]:
+        """A list of pairs of numbers; the second of each may be absent, as a number that is not finite is."""
+        values = self._get(key, list, "a list") or []
+        if not all(
+            isinstance(v, list) and len(v) == 2 and _number(v[0]) and (v[1] is None or _number(v[1])) for v in values
+        ):
+            self._refuse(self.inside + key, values, "pairs of numbers")
+        return [(a, b) for a, b in values]
+
     def needed(self, read: Callable[[str], T | None], key: str) -> T:
         """A value that may not be absent: `facts.needed(facts.text, "unit")`."""
         value = read(key)
@@ -69,6 +78,10 @@ class Facts:
 
     def _refuse(self, place: str, value: Any, words: str) -> Any:
         raise Refused(f"{self.where}: {place} = {quote(value)} is not allowed; expected {words}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_json(path: Path) -> Facts:

@@ -61,6 +61,17 @@ def with_ancestors(steps: list[Step], allowed: Callable[[Path], bool] = lambda f
     return found
 
 
+def with_parents(steps: list[Step]) -> list[Step]:
+    """The steps themselves and all before them whose folders are there."""
+    found: dict[Path, Step] = {}
+    for step in steps:
+        at: Step | None = step
+        while at and at.folder not in found and (at.folder / ENV).exists():
+            found[at.folder] = at
+            at = at.parent
+    return list(found.values())
+
+
 def ordered(found: dict[str, Files]) -> list[Files]:
     """Parents before children, older before newer."""
     children: dict[str, list[Files]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What a page can show beside steps: measured claims with PASS or MISS, and lotteries with the paper's points."""
+"""What a page can show beside steps: claims with PASS or MISS, lotteries with the paper's points, times, pictures."""
 
 import csv
 import io
@@ -37,6 +37,8 @@ class More:
 
     claims: list[dict[str, Any]] = field(default_factory=list)
     lotteries: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, Any] = field(default_factory=dict)
 
 
 def measured(results: Path | None, lotteries: Iterable[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

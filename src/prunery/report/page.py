@@ -16,10 +16,10 @@ from .more import More
 from .palette import css
 from .records import Album, gather
 
-HEAVY = ("curve", "layers", "toml", "recipe")
+HEAVY = ("curve", "layers", "sensitivity", "toml", "recipe")
 SCRIPTS = (
-    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "layers", "front", "table", "data",
-    "start",
+    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "layers", "sensitivity", "engine",
+    "pictures", "front", "table", "data", "start",
 )  # fmt: skip
 """in the order in which they stand in the page: each knows those before it"""
 LIVE = "live"
@@ -56,7 +56,7 @@ def page(album: Album, title: str, more: More = NOTHING, live: str = "") -> str:
         "current": [r.name for r in album.records].index(head.current),
         "live": live,
     }
-    blocks = {"claims": more.claims, "lotteries": more.lotteries}
+    blocks = {"claims": more.claims, "lotteries": more.lotteries, "times": more.times, "pictures": more.pictures}
     parts = {
         "title": html.escape(title),
         "policy": policy(style, script, live),

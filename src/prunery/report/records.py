@@ -66,6 +66,7 @@ class Record:
     every: int
     curve: dict[str, list[float | None]]
     layers: list[dict[str, Any]]
+    sensitivity: dict[str, Any]
     toml: str
     recipe: str
 
@@ -122,6 +123,7 @@ def _record(file: Files, chain: list[Files], about: dict[str, Any]) -> Record:
         **_measured(result), **_trained(result.table("train"), file.rows), every=every,
         curve={key: [_rounded(row.number(key)) for row in rows] for key in CURVES} if rows else {},
         layers=[_layer(facts) for facts in result.tables("layers")],
+        sensitivity=_sensitivity(result.tables("sensitivity")),
         toml=dumps(file.spec), recipe=recipe_text(specs),
     )  # fmt: skip
 
@@ -154,6 +156,17 @@ def _layer(facts: Facts) -> dict[str, Any]:
         "shape": facts.wholes("shape"), "output": facts.wholes("output"), "density": facts.number("density"),
         **{key: facts.whole(key) for key in LAYER_WHOLES},
     }  # fmt: skip
+
+
+def _sensitivity(rounds: list[Facts]) -> dict[str, Any]:
+    """What each layer bears, as the last round of pruning saw it: densities, and by what the loss rises at each."""
+    if not rounds:
+        return {}
+    layers = [
+        {"name": row.needed(row.text, "name"), "rises": [[_rounded(v) for v in pair] for pair in row.pairs("rises")]}
+        for row in rounds[-1].tables("layers")
+    ]
+    return {"rounds": len(rounds), "density": rounds[-1].number("density"), "layers": layers}
 
 
 def _thinned(rows: list[Facts], most: int) -> tuple[list[Facts], int]:

@@ -4,9 +4,9 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from html import escape
@@ -14,11 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..runs import ENV, METRICS, RESULT, SPEC, Runs
+from ..runs import ENV, METRICS, RESULT, SPEC, TIMES, WEIGHTS, Runs, Step
 from ..spec import Refused
 from .more import More
 from .page import NOTHING, page
+from .pictures import Drawn, gallery
 from .records import gather
+from .times import readings
 
 HOST = "127.0.0.1"
 LARGEST_PORT = 65535
@@ -47,13 +49,17 @@ class Site:
 
     runs: Path
     more: More = NOTHING
+    look: Callable[[Iterable[Step]], Iterable[tuple[str, Drawn]]] | None = None
+    """draws what is in the weights of steps, where that is asked for"""
     made: tuple[str, str] = ("", "")
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def version(self) -> str:
-        """Changes when a step is finished or removed."""
-        found = sorted(self.runs.glob(f"*-*/{ENV}")) if self.runs.is_dir() else []
-        told = "\n".join(f"{p.parent.name} {_changed(p)}" for p in found)
+        """Changes when a step is finished or removed, or timed."""
+        found = (
+            sorted((*self.runs.glob(f"*-*/{ENV}"), *self.runs.glob(f"{TIMES}/*.json"))) if self.runs.is_dir() else []
+        )
+        told = "\n".join(f"{p.parent.name} {p.name} {_changed(p)}" for p in found)
         return sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def text(self) -> tuple[int, str]:
@@ -66,10 +72,18 @@ class Site:
                     return 200, WAITING.format("No step is finished yet; this page waits for the first.")
                 try:
                     album = gather(steps, allowed=partial(inside, root=self.runs))
-                    self.made = version, page(album, "Prunery", self.more, live=version)
+                    self.made = version, page(album, "Prunery", self._more(steps), live=version)
                 except Refused as refusal:
                     return 500, WAITING.format(escape(str(refusal)))
             return 200, self.made[1]
+
+    def _more(self, steps: list[Step]) -> More:
+        """What the page shows beside the steps, as it is now."""
+        root = self.runs.resolve()
+        own = lambda path: path.resolve().is_relative_to(root)  # noqa: E731
+        drawn = self.look([s for s in steps if own(s.folder / WEIGHTS)]) if self.look else []
+        read = readings([self.runs], [s.name for s in steps], own)
+        return replace(self.more, times=read, pictures=gallery(drawn) if self.look else {})
 
     def state(self) -> dict[str, Any]:
         """The version, and how far the steps are that are being made."""

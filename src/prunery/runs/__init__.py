@@ -7,10 +7,11 @@ from .files import checksum, folder_to_write, read_tensors, to_write, write_file
 from .state import State
 from .step import CHECKPOINT, ENV, METRICS, RESULT, SPEC, WEIGHTS, Step, Work, read_lines
 from .store import Runs, lock
+from .times import TIMES, keep_times
 
 __all__ = [
-    "ASKED", "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "WEIGHTS", "Asked", "Runs", "State", "Step", "Work",
-    "asked", "checksum", "commit", "conditions", "cpu", "folder_to_write", "guarded", "labels", "lock", "pack",
-    "read_lines", "read_state", "read_tensors", "records", "to_write", "unpack", "write_file", "write_json",
-    "write_tensors", "writing",
+    "ASKED", "CHECKPOINT", "ENV", "METRICS", "RESULT", "SPEC", "TIMES", "WEIGHTS", "Asked", "Runs", "State", "Step",
+    "Work", "asked", "checksum", "commit", "conditions", "cpu", "folder_to_write", "guarded", "keep_times", "labels",
+    "lock", "pack", "read_lines", "read_state", "read_tensors", "records", "to_write", "unpack", "write_file",
+    "write_json", "write_tensors", "writing",
 ]  # fmt: skip

@@ -20,7 +20,16 @@ const CSV = {
     const shown = [...new Set([state.current, ...state.plotted.keys()])];
     return [["run", "shape", ...layerKeys], ...shown.flatMap((i) => more(i).layers.map(layerRow(i)))];
   },
-  front: () => [["run", COSTS[state.cost][0], "accuracy", "standard_error", "n"], ...costed().map(({ step, x, y }) => [step.name, x, y, step.se, step.n])],
+  front: () => {
+    const timed = state.cost === "ms", more = ({ low, high }) => [low, high, reading().about];
+    return [["run", COSTS[state.cost][0], "accuracy", "standard_error", "n", ...(timed ? ["low", "high", "conditions"] : [])],
+      ...costed().map(({ step, x, y }) => [step.name, x, y, step.se, step.n, ...(timed ? more(timesOf(step)) : [])])];
+  },
+  sensitivity: () => [["run", "layer", "density", "loss_rise"], ...more(sensed()).sensitivity.layers.flatMap(({ name, rises }) => rises.map(([x, y]) => [STEPS[sensed()].name, plain(name), x, y]))],
+  engine: () => {
+    const keys = ["name", "kernel", "density", "multiply_adds", "predicted_us", "measured_us", "bytes", "why"], found = timesOf(STEPS[state.current]);
+    return [["run", "conditions", ...keys], ...(found?.layers ?? []).map((layer) => [STEPS[state.current].name, reading().about, ...keys.map((key) => layer[key])])];
+  },
   compare: () => {
     const { shown, results, settings } = comparison();
     return [["", ...shown.map((i) => STEPS[i].name)], ...[...results, ...settings].map(([key, values]) => [key, ...values])];

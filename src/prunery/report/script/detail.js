@@ -33,6 +33,7 @@ function measured(step) {
     ["parameters", step.parameters === null ? null : of(step.kept, step.parameters, format.whole)],
     ["multiply-adds", step.multiply_adds === null ? null : of(step.kept_multiply_adds, step.multiply_adds, format.whole)],
     ["file", step.bytes === null ? null : `${format.whole(step.bytes)} bytes`],
+    ["milliseconds", timesOf(step) ? `${ms(timesOf(step).ms)} (${reading().about})` : null],
     ["training steps", step.steps ? format.whole(step.steps) : null],
     ["least val. loss", step.early_stop_step === null ? null : `at step ${format.whole(step.early_stop_step)}`],
     ["speed", step.images_per_second === null ? null : `${format.whole(step.images_per_second)} images/s`],

@@ -98,7 +98,7 @@ function extent(values) {
 // --- a plot ------------------------------------------------------------------------------------------------------------
 
 // {width, height, title, label, x, y, bands: [{points: [[x, low, high]], style}], lines: [{points, style}], marks: [{at, text}],
-// dots: [{x, y, err, shape, style, on}]}; an axis: {lo, hi, log, tight, reverse, text, name}
+// dots: [{x, y, err, spread, shape, style, on}]}; an axis: {lo, hi, log, tight, reverse, text, name}
 function plot(spec) {
   const { width, height } = spec, box = { left: 48, right: width - 10, top: 24, bottom: height - (spec.x.name ? 36 : 22) };
   const x = spec.x.reverse ? scale(spec.x, box.right, box.left) : scale(spec.x, box.left, box.right), y = scale(spec.y, box.bottom, box.top);
@@ -154,6 +154,7 @@ function dotted(dot, x, y) {
   const group = s("g", { class: "dot", style: dot.style, onmouseenter: dot.enter, onmouseleave: dot.leave, onclick: dot.click });
   const [a, b] = [x(dot.x), y(dot.y)];
   if (dot.err) group.append(s("path", { class: "whisker", d: `M${a} ${y(dot.y - dot.err)}V${y(dot.y + dot.err)}` }));
+  if (dot.spread) group.append(s("path", { class: "whisker", d: `M${x(dot.spread[0])} ${b}H${x(dot.spread[1])}` }));
   group.append(s("circle", { cx: a, cy: b, r: 11, class: "reach" }),
     s("path", { class: `glyph ${dot.shape}`, d: SHAPES[dot.shape] ?? SHAPES.train, transform: `translate(${a} ${b})` }));
   return group;

@@ -4,6 +4,9 @@ function drawFigures() {
   drawComparison();
   drawCurves();
   drawLayers();
+  drawSensitivity();
+  drawEngine();
+  drawPictures();
   drawFront();
   markTable();
 }
@@ -35,6 +38,7 @@ function start() {
   press("linear", "linear", drawFront);
   press("alike", "alike", drawComparison);
   press("misses", "misses", drawClaims);
+  press("own-scales", "ownScales", drawSensitivity);
   press("lottery-log", "lotteryLog", drawLottery);
   for (const button of document.querySelectorAll("[data-csv]")) {
     button.setAttribute("aria-label", `Download the data of ${button.dataset.csv} as CSV`);

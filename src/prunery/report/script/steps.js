@@ -3,7 +3,7 @@
 const DATA = JSON.parse($("data").textContent);
 const STEPS = DATA.steps, COLORS = 6, SLOTS = 18, OPEN = 6, PAGE = 100;
 const state = { current: DATA.current, plotted: new Map(), hidden: new Set(), log: false, whole: false, at: null, sort: null, cost: "density", group: "", linear: false,
-  alike: false, misses: false, lottery: 0, metric: "accuracy_at_end", lotteryLog: false, noArms: new Set(), rows: PAGE, printing: false };
+  alike: false, misses: false, ownScales: false, reading: 0, before: null, lottery: 0, metric: "accuracy_at_end", lotteryLog: false, noArms: new Set(), rows: PAGE, printing: false };
 const details = new Map();
 
 // Curves, layers and texts of a step, parsed when they are first looked at.
