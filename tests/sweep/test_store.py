@@ -27,7 +27,7 @@ def store(folder):
 
 def machine(folder, store, name):
     """A folder of its own, and workers there."""
-    about = About(str(folder / name), str(folder / "data"), str(folder), "cpu", 1, 0.0, store.url)
+    about = About(str(folder / name), str(folder / "data"), str(folder / "of-the-driver"), "cpu", 1, 0.0, store.url)
     return Remote(folder / name, store), Local(about, 1)
 
 
