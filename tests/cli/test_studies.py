@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,21 @@ def test_runs_names_what_it_cannot_read(prunery, trained, tmp_path):
     done = prunery("runs", "--runs", str(tmp_path / "runs"))
     assert done.code == 0
     assert "train-000000000000 is left out: env.json is not JSON" in done.out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_runs_go_to_mlflow_once(prunery, trained, monkeypatch, tmp_path):
+    pytest.importorskip("mlflow", reason="mlflow is an extra: pip install 'prunery[mlflow]'")
+    monkeypatch.setenv(
+        "MLFLOW_ALLOW_FILE_STORE", "true"
+    )  # it is quicker than a database, which the adapter's tests use
+    words = ("runs", "--runs", str(trained), "--mlflow", f"file://{tmp_path}/mlruns", "--experiment", "mine")
+    done = prunery(*words, "--where", 'kind != "pack"')
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == f"3 written to experiment mine of file://{tmp_path}/mlruns"
+    assert prunery(*words).out.splitlines()[-1].startswith("1 written to experiment mine")
+    told = json.loads(prunery(*words, "--json").out)["mlflow"]
+    assert (told["written"], len(told["there"])) == ([], 4)
 
 
 # --- gc ---------------------------------------------------------------------------------------------------------------
@@ -154,6 +170,33 @@ def test_a_sweep_says_what_it_costs_and_ends_in_a_table(prunery, tmp_path):
     assert "from the median of like steps" in again.out
     labels = {r["label"] for r in json.loads(prunery("runs", "--runs", str(tmp_path / "runs"), "--json").out)["steps"]}
     assert "prune prune.density=0.1 seed=1" in labels
+
+
+def test_machines_that_share_only_a_store(prunery, tmp_path):
+    """The second makes nothing, and has the whole sweep all the same."""
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "s.toml").write_text(SWEEP.replace("seeds = 2", "seeds = 1"))
+    words = ("sweep", str(tmp_path / "s.toml"), "--runs", f"file://{tmp_path}/store", "--workers", "1")
+    assert "0 there already, 4 to make" in prunery(*words, "--here", str(tmp_path / "a"), "--dry-run").out
+    assert not (tmp_path / "store").exists()
+    done = prunery(*words, "--here", str(tmp_path / "a"))
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == f"its steps are in file://{tmp_path}/store, and here in {tmp_path}/a"
+    told = json.loads(prunery(*words, "--here", str(tmp_path / "b"), "--json").out)
+    assert (told["there"], told["made"], told["here"]) == (4, 0, str(tmp_path / "b"))
+    listed = [json.loads(prunery("runs", "--runs", str(tmp_path / m), "--json").out)["steps"] for m in "ab"]
+    assert len(listed[0]) == 4
+    assert listed[0] == listed[1]
+
+
+def test_an_address_has_a_folder_in_the_users_cache(monkeypatch, tmp_path):
+    from prunery.cli.sweeping import kept_in
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder, store = kept_in("s3://bucket/runs", None)
+    assert (folder.parent, store) == (tmp_path / "prunery", "s3://bucket/runs")
+    assert kept_in("s3://bucket/runs/", None)[0] == folder != kept_in("s3://bucket/run", None)[0]
+    assert kept_in("runs", None) == (Path("runs"), "")
 
 
 FAILS = """

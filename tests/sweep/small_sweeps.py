@@ -24,6 +24,16 @@ seeds = 2
 "prune.density" = [0.5, 0.1]
 "prune.criterion" = ["magnitude", "random"]
 """
+SLOW = """
+import os, time, torch
+class Slow(torch.nn.Sequential):
+    def forward(self, x):
+        print("a network that prints")
+        time.sleep(0.2 if self.training and os.path.exists({flag!r}) else 0)
+        return super().forward(x)
+def slow(input, classes):
+    return Slow(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+"""
 
 
 class Pretended:

@@ -8,7 +8,7 @@ import time
 import tomllib
 
 import pytest
-from small_sweeps import RECIPE
+from small_sweeps import RECIPE, SLOW
 
 from prunery import chain
 from prunery.chain import Place
@@ -16,17 +16,6 @@ from prunery.runs import Runs, asked
 from prunery.spec import recipe
 from prunery.sweep import About, Local, Task, carry_out, grown
 from prunery.train import Ways
-
-OWN = """
-import os, time, torch
-class Slow(torch.nn.Sequential):
-    def forward(self, x):
-        print("a network that prints")
-        time.sleep(0.2 if self.training and os.path.exists({flag!r}) else 0)
-        return super().forward(x)
-def slow(input, classes):
-    return Slow(torch.nn.Flatten(), torch.nn.Linear(64, classes))
-"""
 
 
 def about(folder, every=0.0):
@@ -72,7 +61,7 @@ def test_processes_make_what_one_process_makes(sweep, folder, tmp_path):
 def test_a_killed_worker_loses_nothing_and_a_failure_is_one_line(sweep, folder):
     """The worker is killed in the middle of a training; its next try goes on from the checkpoint."""
     flag = folder / "slowly"
-    (folder / "own.py").write_text(OWN.format(flag=str(flag)))
+    (folder / "own.py").write_text(SLOW.format(flag=str(flag)))
     settings = [f'model.name="{folder}/own.py:slow"', "train.steps=12"]
     swept = sweep('[sweep]\n"prune.density" = [0.5]\n', *settings)
     tree = grown(swept, Place(Runs(folder / "runs"), folder))

@@ -6,7 +6,7 @@ import pytest
 from small_sweeps import EIGHT
 
 from prunery.chain import Place
-from prunery.runs import Runs, asked
+from prunery.runs import Remote, Runs, Store, asked
 from prunery.spec import Refused
 from prunery.sweep import About, carry_out, grown
 from prunery.sweep.onray import OnRay
@@ -49,6 +49,20 @@ def test_a_lost_machine_loses_nothing(cluster, sweep, folder):
     assert not ended.failed
     assert len(set(ended.made)) == len(ended.made)
     assert {s.name for s in runs.steps()} == set(tree.nodes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_machines_need_share_nothing_but_a_store(cluster, sweep, folder):
+    """What the driver's machine has in the end came through the store: the workers' folder is another."""
+    store = Store(f"file://{folder}/store")
+    store.begin()
+    mine = Remote(folder / "mine", store)
+    tree = grown(sweep('[sweep]\n"prune.density" = [0.5]\n'), Place(mine, folder))
+    about = About(str(folder / "theirs"), str(folder), str(folder / "nowhere"), "cpu", 1, 0.0, store.url)
+    ended = carry_out(tree, tree.there(mine), OnRay(about, 1, 0), 0, lambda: False, lambda *_: None)
+    assert not ended.failed
+    assert store.steps() == set(ended.made) == set(tree.nodes)
+    assert [mine.fetch(name).result["parameters"] for name in tree.nodes] == [50610] * 4
 
 
 @pytest.mark.filterwarnings("ignore")

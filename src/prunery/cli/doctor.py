@@ -15,6 +15,10 @@ EXTRAS = {
     "datasets": ("hf", "read data sets from the Hugging Face hub"),
     "ray": ("ray", "sweep on several machines"),
     "pyarrow": ("parquet", "write Parquet files"),
+    "s3fs": ("s3", "keep sweeps in S3"),
+    "gcsfs": ("gs", "keep sweeps in Google Cloud Storage"),
+    "adlfs": ("abfs", "keep sweeps in Azure"),
+    "mlflow": ("mlflow", "write runs to MLflow"),
 }
 
 

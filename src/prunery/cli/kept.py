@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..listing import Listing, Unused, remove, unused
+from ..listing import Listing, Tracked, Unused, remove, unused
 from ..listing.rows import Row
 from ..listing.unused import FINISHED, NOTHING, RESUMABLE, Item
 from ..spec import Refused, quote
@@ -35,6 +35,14 @@ def rows_table(listed: Listing, rows: list[Row], columns: list[str]) -> list[Any
 def unread(listed: Listing) -> list[str]:
     """A line for each folder that could not be read."""
     return [f"{name} is left out: {why}" for name, why in listed.unread.items()]
+
+
+def tracked_words(tracked: Tracked | None) -> list[str]:
+    """What MLflow has now; nothing where it was not asked for."""
+    if not tracked:
+        return []
+    there = f", {len(tracked.there)} are there already" if tracked.there else ""
+    return [f"{len(tracked.written)} written to experiment {tracked.experiment} of {tracked.uri}{there}"]
 
 
 def _cell(value: Any) -> str:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -50,7 +51,22 @@ def _parsed(kind: Callable[[str], Any], text: str, expected: str) -> Any:
         raise typer.BadParameter(f"{quote(text)} is not allowed; expected {expected}") from None
 
 
-RunsFolder = Annotated[Path, typer.Option("--runs", envvar="PRUNERY_RUNS", help="folder that keeps every step")]
+def is_address(text: str) -> bool:
+    """s3://bucket/runs, also as a path spells it: with one stroke."""
+    return bool(re.match(r"[a-zA-Z][\w+.-]*:/", text))
+
+
+def _no_address(folder: Path) -> Path:
+    """Steps are kept by renaming folders and by locks, which object stores do not know."""
+    if is_address(str(folder)):
+        seen = f"--runs = {quote(str(folder))} is an address, which only prunery sweep can work with"
+        raise Refused(f"{seen}; expected a folder, such as the one that a sweep there names when it ends")
+    return folder
+
+
+RunsFolder = Annotated[
+    Path, typer.Option("--runs", envvar="PRUNERY_RUNS", callback=_no_address, help="folder that keeps every step")
+]
 DataFolder = Annotated[Path, typer.Option("--data-dir", envvar="PRUNERY_DATA", help="folder that holds the data sets")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1; auto takes the best there is")]
 Threads = Annotated[
@@ -122,6 +138,8 @@ class Where:
     every: float = 30.0
     quiet: bool = False
     board: Path | None = None
+    store: str = ""
+    """an address that `runs` is this machine's folder before"""
 
     def __post_init__(self) -> None:
         for option, value in (("--threads", self.threads), ("--checkpoint-seconds", self.every)):

@@ -1,12 +1,13 @@
 """The commands for many runs: listing them, cleaning up, sweeping; and those of first contact."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..runs import to_write
-from ..spec import Refused
+from ..spec import Refused, quote
 from .settings import DataFolder, Device, Every, Json, Quiet, RunsFolder, Set, Threads, Where, whole
 
 RUNS, DATA = Path("runs"), Path("data")
@@ -21,15 +22,23 @@ def runs(
     limit: Annotated[int, typer.Option(parser=whole, metavar="N", help="at most so many; 0 is all")] = 0,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="write them as CSV")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="write them as Parquet (needs pyarrow)")] = None,
+    mlflow: Annotated[
+        str, typer.Option(metavar="URI", help="write them as runs of MLflow: sqlite:///FILE, http://HOST:PORT")
+    ] = "",
+    experiment: Annotated[
+        str, typer.Option(metavar="NAME", help="with --mlflow: the experiment; prunery if not given")
+    ] = "",
     runs: RunsFolder = RUNS,
     json: Json = False,
 ) -> None:
     """List what was run: filter, sort, export. Every setting and every number of a step is a column."""
-    from ..listing import listing, write_csv, write_parquet
+    from ..listing import EXPERIMENT, listing, track, write_csv, write_parquet
     from . import kept, screen
 
     if limit < 0:
         raise Refused(f"--limit = {limit} is not allowed; expected 0 or more")
+    if experiment and not mlflow:
+        raise Refused(f"--experiment = {quote(experiment)} goes with --mlflow URI; add that, or leave it out")
     for file in (f for f in (csv, parquet) if f):
         to_write(file, f"runs{file.suffix or '.csv'}")
     found = listing(runs)
@@ -41,10 +50,12 @@ def runs(
         write_csv(csv, rows, exported)
     if parquet:
         write_parquet(parquet, rows, exported)
+    tracked = track(mlflow, experiment or EXPERIMENT, runs, rows) if mlflow else None
     if json:
         told = [{c: row[c] for c in exported if row.get(c) is not None} for row in rows]
-        return screen.as_json({"steps": told, "of": len(found.rows), "unread": found.unread})
-    return screen.show(*kept.rows_table(found, rows, found.chosen(columns)))
+        more = {"mlflow": asdict(tracked)} if tracked else {}
+        return screen.as_json({"steps": told, "of": len(found.rows), "unread": found.unread, **more})
+    return screen.show(*kept.rows_table(found, rows, found.chosen(columns)), *kept.tracked_words(tracked))
 
 
 def gc(
@@ -80,7 +91,21 @@ def sweep(
         bool, typer.Option("--dry-run", help="only tell what would run, and what it would cost")
     ] = False,
     set: Set = [],  # noqa: B006
-    runs: RunsFolder = RUNS,
+    runs: Annotated[
+        str,
+        typer.Option(
+            "--runs",
+            metavar="FOLDER|ADDRESS",
+            envvar="PRUNERY_RUNS",
+            help="folder that keeps every step and that all machines share; or s3://BUCKET/..., gs://, abfs://, file://",
+        ),
+    ] = str(RUNS),
+    here: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="with an address: every machine's own folder before it; one in the user's cache"
+        ),
+    ] = None,
     data_dir: DataFolder = DATA,
     device: Device = "auto",
     threads: Threads = 0,
@@ -92,7 +117,8 @@ def sweep(
     from ..sweep import read_sweep
     from . import screen, sweeping
 
-    where = Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)
+    folder, store = sweeping.kept_in(runs, here)
+    where = Where(folder, data_dir, device, threads, checkpoint_seconds, quiet, store=store)
     told, words, whole_ = sweeping.swept(read_sweep(file, set), where, on, workers, retries, dry_run)
     screen.as_json(told) if json else screen.show(*words)
     if not whole_:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -12,10 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from ..chain import Place
-from ..runs import Runs, asked
+from ..runs import Remote, Runs, Store, asked, folder_to_write, usual_folder
 from ..spec import Refused, quote
 from ..sweep import About, Cost, Ended, Engine, Local, Outcome, Sweep, Tree, carry_out, cores, grown, rows, table, total
-from .settings import Where, device, stoppable
+from .settings import Where, device, is_address, stoppable
 
 Told = dict[str, Any]
 
@@ -24,12 +23,11 @@ def swept(
     sweep: Sweep, where: Where, on: str, workers: int | None, retries: int | None, dry: bool
 ) -> tuple[Told, list[Any], bool]:
     """The whole of it: what is told as JSON and in words, and whether every chain came to its end."""
-    _local_folder(where.runs)
     if on not in ("local", "ray") and not on.startswith("ray://"):
         raise Refused(f"--on = {quote(on)} is unknown; expected local, ray, or ray://HOST:PORT")
     sweep = replace(sweep, retries=_least(retries, "--retries", 0, sweep.retries))
     width = _least(workers, "--workers", 1, 0)
-    runs = Runs(where.runs)
+    runs = _runs(where, dry)
     with redirect_stdout(sys.stderr):
         tree = grown(sweep, Place(runs, where.data))
     there = tree.there(runs)
@@ -59,11 +57,25 @@ def _least(value: int | None, option: str, least: int, otherwise: int) -> int:
     return otherwise if value is None else value
 
 
-def _local_folder(runs: Path) -> None:
-    """Steps are kept by renaming folders and by locks, which object stores do not know."""
-    if re.match(r"[a-zA-Z][\w+.-]*:/", str(runs)):
-        seen = f"--runs = {quote(str(runs))} is an address; sweeps keep their steps by renames and locks"
-        raise Refused(f"{seen}: expected a folder, of a file system that all machines share")
+def kept_in(runs: str, here: Path | None) -> tuple[Path, str]:
+    """The folder of this machine, and the address that it is a folder before; empty where there is none."""
+    if not is_address(runs):
+        if here:
+            raise Refused(f"--here = {quote(str(here))} goes with an address, and --runs = {quote(runs)} is a folder")
+        return Path(runs), ""
+    if here and is_address(str(here)):
+        raise Refused(f"--here = {quote(str(here))} is an address; expected a folder of this machine")
+    return here or usual_folder(runs), runs
+
+
+def _runs(where: Where, dry: bool) -> Runs:
+    """A folder that all machines share, or one before a store; a store that says no is refused before any work."""
+    if not where.store:
+        return Runs(where.runs)
+    store = Store(where.store)
+    if not dry:
+        store.begin()
+    return Remote(folder_to_write(where.runs), store)
 
 
 def _width(sweep: Sweep) -> int:
@@ -80,9 +92,10 @@ def _cards() -> int:
 
 def _engine(sweep: Sweep, where: Where, on: str, side: int, width: int) -> Engine:
     """Processes here, or Ray's."""
+    usual = bool(where.store) and where.runs == usual_folder(where.store)  # which is another on other machines
     about = About(
-        str(where.runs.resolve()), str(where.data.resolve()), os.getcwd(), where.device, where.threads or sweep.cpus,
-        where.every,
+        "" if usual else str(where.runs.resolve()), str(where.data.resolve()), os.getcwd(), where.device,
+        where.threads or sweep.cpus, where.every, where.store,
     )  # fmt: skip
     if on == "local":
         device(where.device)
@@ -138,7 +151,7 @@ class _Heard:
     def __init__(
         self, where: Where, tree: Tree, there: set[str], cost: Cost, side: int, labels: dict[str, str]
     ) -> None:
-        self.quiet, self.runs = where.quiet, Runs(where.runs)
+        self.quiet = where.quiet
         self.tree, self.cost, self.side, self.labels = tree, cost, side, labels
         self.left = [n for n in tree.nodes if n not in there]
         self.of = len(self.left)
@@ -148,14 +161,11 @@ class _Heard:
         if outcome.error:
             more = "" if name in ended.failed else "; tried again"
             return self._say(f"{label}: {outcome.error}{more}")
-        from ..runs import Step
-
-        seconds = Step(self.runs.path(self.tree.nodes[name])).env.get("seconds") or 0.0
         self.left.remove(name)
-        self.cost.learn(self.tree.nodes[name], seconds)
+        self.cost.learn(self.tree.nodes[name], outcome.seconds)
         wall = total(self.cost, self.tree, self.left, self.side)
         rest = f", {duration(wall['wall_seconds'])} left" if self.left and not wall["unknown"] else ""
-        return self._say(f"{self.of - len(self.left)} of {self.of}: {label}: {seconds:.1f} s{rest}")
+        return self._say(f"{self.of - len(self.left)} of {self.of}: {label}: {outcome.seconds:.1f} s{rest}")
 
     def _say(self, text: str) -> None:
         if not self.quiet:
@@ -166,6 +176,9 @@ class _Heard:
 
 
 def _finished(told: Told, tree: Tree, runs: Runs, ended: Ended) -> tuple[Told, list[Any], bool]:
+    if isinstance(runs, Remote):
+        _fetched(runs, tree)
+        told |= {"store": runs.store.url, "here": str(runs.root)}
     found = rows(tree, runs, ended.failed)
     labels = tree.labels()
     failed = {labels[name]: why for name, why in ended.failed.items()}
@@ -177,7 +190,15 @@ def _finished(told: Told, tree: Tree, runs: Runs, ended: Ended) -> tuple[Told, l
     words: list[Any] = [_table(told["table"]), "", f"{len(ended.made)} steps made, {told['steps_asked']} asked for"]
     lost = sum("failed" in row for row in found)
     words += [f"{lost} of {len(found)} chains failed:"] if lost else []
-    return told, [*words, *(f"  {label}: {why}" for label, why in failed.items())], not lost
+    words += [f"  {label}: {why}" for label, why in failed.items()]
+    words += [f"its steps are in {told['store']}, and here in {told['here']}"] if "store" in told else []
+    return told, words, not lost
+
+
+def _fetched(runs: Remote, tree: Tree) -> None:
+    """Every step that is finished, so that what lists, reports and packs finds the whole sweep in one folder."""
+    for name in sorted(tree.there(runs)):
+        runs.fetch(name, lambda text: print(text, file=sys.stderr))
 
 
 def _table(found: list[Told]) -> Table:

@@ -3,8 +3,10 @@
 from .export import as_csv, write_csv, write_parquet
 from .expression import Expression
 from .rows import Listing, listing
+from .tracking import EXPERIMENT, Tracked, track
 from .unused import Unused, remove, unused
 
 __all__ = [
-    "Expression", "Listing", "Unused", "as_csv", "listing", "remove", "unused", "write_csv", "write_parquet",
+    "EXPERIMENT", "Expression", "Listing", "Tracked", "Unused", "as_csv", "listing", "remove", "track", "unused",
+    "write_csv", "write_parquet",
 ]  # fmt: skip

@@ -82,19 +82,19 @@ def listing(root: Path) -> Listing:
 
 
 def _row(folder: str, name: str, label: str | None) -> Row:
-    env, result = _table(folder, ENV), _table(folder, RESULT, missing=True)
-    kind, spec = _spec(folder)
+    env, result = table(folder, ENV), table(folder, RESULT, missing=True)
+    kind, spec = settings(folder)
     machine = _inner(env, "machine")
     return {
         "name": name, "kind": kind, "label": label, "parent": env.get("parent"), "depth": 0,
         "seconds": env.get("seconds"), "parts": env.get("parts"), "started": env.get("started"),
         "commit": env.get("commit"), "threads": env.get("threads"), "isa": env.get("isa"),
         "machine": machine.get("cpu"), "cores": machine.get("cores"), "torch": _inner(env, "versions").get("torch"),
-        **_figures(result), **spec,
+        **figures(result), **spec,
     }  # fmt: skip
 
 
-def _table(folder: str, file: str, missing: bool = False) -> Row:
+def table(folder: str, file: str, missing: bool = False) -> Row:
     """The JSON table in a file; empty where it may be missing."""
     path = os.path.join(folder, file)
     if missing and not os.path.exists(path):
@@ -114,7 +114,7 @@ def _inner(table: Row, key: str) -> Row:
     return found if isinstance(found, dict) else {}
 
 
-def _figures(result: Row) -> Row:
+def figures(result: Row) -> Row:
     """Every number, at any depth but in the list of layers; the usual ones under short names."""
     rest = {k: v for k, v in result.items() if k != "score"}
     found = {SHORT.get(k, k): v for k, v in _flat(rest) if isinstance(v, int | float)}
@@ -133,7 +133,7 @@ def _flat(table: Row, prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _spec(folder: str) -> tuple[str, Row]:
+def settings(folder: str) -> tuple[str, Row]:
     """The kind, and every field of the spec under its kind's name; the data and the network under their own."""
     with open(os.path.join(folder, SPEC), encoding="utf-8") as file:
         kind, pairs = _fields(file.read())

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ class Work:
         self.seconds_before = 0.0
         self.parts = 1
         self.notes: dict[str, Any] = {}  # conditions that only the maker knows, such as its threads and device
+        self.kept: Callable[[], None] = lambda: None  # hears of every checkpoint
 
     def seconds(self) -> float:
         """Time spent on the step, earlier interrupted parts included."""
@@ -100,6 +102,7 @@ class Work:
             length = file.tell()
         about = {**about, "metrics_bytes": length, "seconds": self.seconds(), "parts": self.parts}
         write_tensors(self.folder / CHECKPOINT, tensors, about)
+        self.kept()
 
     def restore(self) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
         """The last checkpoint, with the metrics cut back to it; None where there is none."""

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ class Runs:
 
     def path(self, node: Node) -> Path:
         return self.root / node.name
+
+    def there(self, names: Iterable[str]) -> set[str]:
+        """Those that need not be made."""
+        return {name for name in names if (self.root / name).exists()}
 
     def steps(self) -> list[Step]:
         """All finished steps, oldest first."""

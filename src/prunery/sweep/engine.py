@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..chain import Place, made, make
-from ..runs import ASKED, Runs
+from ..runs import ASKED, Remote, Runs, Store, Unreached, usual_folder
 from ..spec import Node, Refused, dumps, loads
 from ..train import Stopped, Ways
 
@@ -23,6 +23,8 @@ class About:
     device: str
     threads: int
     every: float
+    store: str = ""
+    """the address that all machines share; then `runs` is a folder of each machine, or empty for the usual one"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Outcome:
     again: bool = False
     """another try may do better: the worker died, or ran out of something"""
     stopped: bool = False
+    seconds: float = 0.0
+    """that the step took, whoever made it"""
 
 
 class Engine(Protocol):
@@ -84,25 +88,36 @@ def carried_out(task: Task, about: About, stopping: Callable[[], bool], say: Cal
         node, place = task.node(), _place(about, stopping, say)
         if node.name != task.name:
             raise Refused(f"{task.name} is called {node.name} here; expected the same version of prunery everywhere")
-        made(node, place, making)
+        seconds = float(made(node, place, making).env.get("seconds") or 0.0)
+    except Unreached as error:
+        return Outcome(task.name, error=str(error), again=True)
     except Refused as error:
         return Outcome(task.name, error=str(error))
     except (Stopped, KeyboardInterrupt):
         return Outcome(task.name, stopped=True)
     except Exception as error:
         return Outcome(task.name, error=f"{type(error).__name__}: {' '.join(str(error).split())}", again=True)
-    return Outcome(task.name, made=bool(mine))
+    return Outcome(task.name, made=bool(mine), seconds=seconds)
 
 
 def _place(about: About, stopping: Callable[[], bool], say: Callable[[str], None]) -> Place:
     import torch
 
-    if not (Path(about.runs) / ASKED).is_dir():
-        raise Refused(f"{about.runs} is not the sweep's folder on this machine; expected one that all machines share")
-    os.chdir(about.folder)
+    runs = _runs(about)
+    if not about.store or os.path.isdir(about.folder):  # specs without paths of their own do not need it
+        os.chdir(about.folder)
     device = about.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(about.threads)
     ways = Ways(device, 0, about.every, stopping)
-    return Place(Runs(about.runs), Path(about.data), ways, say=say)
+    return Place(runs, Path(about.data), ways, say=say)
+
+
+def _runs(about: About) -> Runs:
+    """Where steps are kept, once it is certain that it is the place that all machines share."""
+    if about.store:
+        return Remote(about.runs or usual_folder(about.store), Store(about.store).joined())
+    if not (Path(about.runs) / ASKED).is_dir():
+        raise Refused(f"{about.runs} is not the sweep's folder on this machine; expected one that all machines share")
+    return Runs(about.runs)

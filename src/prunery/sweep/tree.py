@@ -39,7 +39,7 @@ class Tree:
 
     def there(self, runs: Runs) -> set[str]:
         """Steps that need not be made."""
-        return {name for name, node in self.nodes.items() if runs.path(node).exists()}
+        return runs.there(self.nodes)
 
     def labels(self) -> dict[str, str]:
         """A label for each step: the recipe's, with the settings that all chains through it have in common."""
