@@ -13,6 +13,7 @@ import time
 import urllib.request
 from dataclasses import fields
 from importlib import metadata
+from importlib.util import find_spec
 from typing import get_args
 
 import pytest
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from prunery.cli import engine, screen
 from prunery.cli.commands import app
+from prunery.engine.export import ONNX
 from prunery.runs import Runs
 from prunery.spec import Data, Prune, Train, helps, hints
 
@@ -178,6 +180,10 @@ JSON = [
         "pack {pack} --runs {trained} --out {tmp}/a.prunery --data digits --int8 --images 64",
         lambda v: v["int8"] and v["test"]["accuracy"] >= 0,
     ),
+    (
+        "export {trained}/{pack}/packed.safetensors --out {tmp}/a.onnx --data digits",
+        lambda v: v["test"]["n"] == 359 and v["test"]["same_answer"] > 0.9 and v["to"] == "onnx",
+    ),
     ("bench {shelf}/net.prunery --against torch --turns 1", lambda v: [r["name"] for r in v] == ["prunery", "torch"]),
     (
         "time {pack} --runs {mine} --turns 2 --batch 2 --quiet",
@@ -205,6 +211,8 @@ JSON = [
 @pytest.mark.parametrize(("words", "holds"), JSON, ids=[w for w, _ in JSON])
 @pytest.mark.usefixtures("short_demo")
 def test_json_is_all_there_is(words, holds, prunery, shelf, trained, tmp_path):
+    if words.startswith("export") and not all(find_spec(name) for name in ONNX):
+        pytest.skip("onnx is not installed")
     pack = next(trained.glob("pack-*")).name
     where = {
         "mine": shutil.copytree(trained, tmp_path / "mine"),

@@ -189,11 +189,11 @@ def test_exporters_look_at_what_they_are_given(to, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", [to_onnx, to_openvino])
-def test_exporters_have_no_words_for_quantisers(to, tmp_path):
+def test_calibration_is_for_quantisers(tmp_path):
+    one_line(lambda: to_onnx(network(), X, tmp_path / "network.onnx", [X]), "to_onnx: calibration", "quantisers")
     few = network()
     quantised_(few, {"3": Bits(4, 4)}, [X])
-    one_line(lambda: to(few, X, tmp_path / "network.xml"), f"{to.__name__}: 3 has a quantiser of its own", "pack")
+    one_line(lambda: to_onnx(few, X, tmp_path / "network.onnx", X), "to_onnx: calibration is a Tensor", "batches")
     assert list(tmp_path.iterdir()) == []
 
 

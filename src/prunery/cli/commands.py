@@ -345,6 +345,33 @@ def pack(
 
 
 @app.command()
+def export(
+    what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    to: Annotated[str, typer.Option(help="onnx, openvino")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="the file to write: network.onnx, or network.xml")] = None,
+    data: Annotated[str, typer.Option("--data", help="images to measure on in the other engine")] = "",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="bytes also where layers write for readers of floats; ONNX only")
+    ] = False,
+    images: Annotated[int, typer.Option(parser=whole, metavar="N", help="images that --calibrate looks at")] = 512,
+    set: Set = [],  # noqa: B006
+    runs: RunsFolder = RUNS,
+    data_dir: DataFolder = DATA,
+    json: Json = False,
+) -> None:
+    """A checkpoint as a file for ONNX Runtime or OpenVINO, run there and compared; int8 where it has quantisers."""
+    from ..spec import choose
+    from . import engine, screen
+
+    choose(to, engine.FORMATS, "--to")
+    if images < 1:
+        raise Refused(f"--images = {images} is not allowed; expected 1 or more")
+    spec = _pruning(data, {}, set).data if data else None
+    found = engine.export_file(what, to, out, runs, spec, data_dir, calibrate, images)
+    return screen.as_json(found) if json else screen.show(*engine.exported(found))
+
+
+@app.command()
 def bench(
     file: Annotated[Path, typer.Argument(metavar="PACKED", help="a packed file")],
     against: Annotated[

@@ -1,7 +1,7 @@
-"""`prunery pack` and `bench`: what they do behind their options."""
+"""`prunery pack`, `export` and `bench`: what they do behind their options."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from .. import data, engine
+from ..engine.export import FORMATS
 from ..engine.interpret import Interpreted
-from ..engine.rivals import Call, calibration, quantised, ready, rival
+from ..engine.rivals import Call, calibration, quantised, ready, rival, size
+from ..engine.trial import answer
 from ..measure.latency import Latency, latencies
 from ..quantize import quantised_layers
 from ..runs import to_write
@@ -46,6 +48,42 @@ def pack_file(
     return found | ({"test": _recognised(packed, splits)} if splits and len(splits.test.y) else {})
 
 
+def export_file(
+    what: str, to: str, out: Path | None, runs: Path, spec: Data | None, root: Path, calibrate: bool, looked_at: int
+) -> dict[str, Any]:
+    """A checkpoint as another engine's file; with images, what that engine recognises, and how often as the network."""
+    name, write, run = FORMATS[to]
+    network, _, model = opened(what, runs)
+    if calibrate and (spec is None or to != "onnx"):
+        raise Refused("--calibrate needs images and is for ONNX Runtime; expected --to onnx and --data NAME with it")
+    splits = images(spec, root, model) if spec else None
+    if calibrate and splits:
+        path = write(network, _example(model), out or Path(name), _inputs(splits, looked_at))
+    else:
+        path = write(network, _example(model), out or Path(name))
+    found = {"file": str(path), "bytes": size(path), "to": to, "int8": bool(quantised_layers(network))}
+    return found | ({"test": _alike(run(path), network, splits)} if splits and len(splits.test.y) else {})
+
+
+def _alike(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, splits: data.Splits) -> dict[str, Any]:
+    """Accuracy on the test images in another engine, and the share of answers that are the network's."""
+    hits = same = 0
+    for x, y in zip(splits.test.x.split(BATCH), splits.test.y.split(BATCH), strict=True):
+        ready = data.inputs(x, splits)
+        theirs, ours = torch.from_numpy(np.array(run(ready.numpy()))).argmax(1), answer(network.eval(), ready).argmax(1)
+        hits, same = hits + int((theirs == y).sum()), same + int((theirs == ours).sum())
+    return _share(hits, len(splits.test.y)) | {"same_answer": same / len(splits.test.y)}
+
+
+def exported(found: dict[str, Any]) -> list[str]:
+    """What was written, and what it recognises."""
+    lines = [f"written  {found['file']} ({found['bytes']:,} bytes{', int8' if found['int8'] else ''})"]
+    if t := found.get("test"):
+        seen = f"{t['accuracy']:.2%} ± {t['standard_error']:.2%} of {t['n']:,} images"
+        lines.insert(0, f"{found['to']:8} test accuracy {seen}, the network's answer for {t['same_answer']:.2%}")
+    return lines
+
+
 def _example(model: Model) -> torch.Tensor:
     return torch.randn(2, *model.input, generator=torch.Generator().manual_seed(0))
 
@@ -60,7 +98,10 @@ def _recognised(packed: Packed, splits: data.Splits) -> dict[str, Any]:
     """Accuracy on the test images."""
     pairs = zip(splits.test.x.split(BATCH), splits.test.y.split(BATCH), strict=True)
     hits = sum(int((packed(data.inputs(x, splits)).argmax(1) == y).sum()) for x, y in pairs)
-    n = len(splits.test.y)
+    return _share(hits, len(splits.test.y))
+
+
+def _share(hits: int, n: int) -> dict[str, Any]:
     accuracy = hits / n
     return {"accuracy": accuracy, "standard_error": (accuracy * (1 - accuracy) / n) ** 0.5, "n": n}
 

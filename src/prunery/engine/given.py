@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import arguments
-from ..quantize import quantised_layers
 from ..spec import Refused
 
 ENOUGH = 4096
@@ -23,16 +22,6 @@ def a_network(network: Any, who: str) -> nn.Module:
             raise Refused(f"{who}: {name} has no shape yet; run the network once: network(example)")
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
             raise Refused(f"{who}: {name} holds NaN; expected a network from a training that did not diverge")
-    return network
-
-
-def of_floats(network: Any, who: str) -> nn.Module:
-    """The same, without quantisers, which the exporters have no words for."""
-    network = a_network(network, who)
-    few = next(iter(quantised_layers(network)), "")
-    if few:
-        seen = f"{who}: {few} has a quantiser of its own, which is not exported"
-        raise Refused(f"{seen}; pack the network for the engine, or export it as it was before it was quantised")
     return network
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..spec import choose
+from ..quantize import quantised_layers
+from ..spec import Refused, choose
 from .export import ONNX, installed, to_onnx, to_openvino
 
 Call = Callable[[np.ndarray], np.ndarray]
@@ -62,6 +63,8 @@ def _called(network: Any, threads: int, x: np.ndarray) -> np.ndarray:
 def written(name: str, network: nn.Module, example: np.ndarray, images: Images, folder: Path) -> Path:
     """The file that a rival reads; `images` calibrate where it is quantised."""
     source, _, _ = name.partition("-")
+    if quantised(name) and quantised_layers(network):
+        raise Refused(f"{name} finds steps of its own, and the network has learned some; name {source} instead")
     x = torch.from_numpy(example)
     if source == "onnxruntime":
         path = to_onnx(network, x, folder / "network.onnx")

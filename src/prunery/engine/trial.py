@@ -24,14 +24,15 @@ SHOWN = 4
 """images of the example that the graph is tried on"""
 
 
-def lowered(network: nn.Module, example: Tensor) -> Graph:
+def lowered(network: nn.Module, example: Tensor, alone: bool = False) -> Graph:
     """The graph that computes what the network does in evaluation mode, for images like the example's.
 
     Weights that are zero are what was pruned. The graph's output is compared with the network's on the example and on
     random images; where they differ, the network is refused with the name of the first module that is to blame.
+    With `alone`, whole weights are known as such behind inputs of floats too.
     """
     network = spelt_(evaluated(network))
-    plain = whole(captured(network, example))
+    plain = whole(captured(network, example), alone)
     loose = fused(plain)
     graph = single(compact(loose))
     for images in tried(example.detach().float().cpu()):
@@ -40,7 +41,7 @@ def lowered(network: nn.Module, example: Tensor) -> Graph:
     return graph
 
 
-def whole(graph: Graph) -> Graph:
+def whole(graph: Graph, alone: bool = False) -> Graph:
     """Layers of whole numbers known as such: what normalisation does to them goes into their scales."""
     makers = {op.output: op for op in graph.ops}
 
@@ -50,7 +51,7 @@ def whole(graph: Graph) -> Graph:
 
     ops = list(graph.ops)
     for place, op in enumerate(ops):
-        if op.kind in LAYERS and op.weight is not None and rounds(op.inputs[0]) and is_whole(op.weight):
+        if op.kind in LAYERS and op.weight is not None and (alone or rounds(op.inputs[0])) and is_whole(op.weight):
             ops[place] = replace(op, scales=np.ones(len(op.weight)))
     return replace(graph, ops=ops)
 
