@@ -15,6 +15,9 @@ from selenium import webdriver
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from prunery.measure import count
+from prunery.models import build
+from prunery.pruning import kinds
 from prunery.report import Look, More, Site, address, draw, gallery, measured, readings, served, write_report
 from prunery.report.page import page as page_text
 from prunery.report.records import gather
@@ -126,6 +129,37 @@ def test_legend_hides_and_shows_a_curve(page):
     assert len(every(page, "#panels .line")) < lines
     press(page, ".key")
     assert len(every(page, "#panels .line")) == lines
+
+
+def test_what_the_network_is_made_of_adds_up(page, steps):
+    rows = every(page, "#kinds tbody tr")
+    assert rows
+    assert len(every(page, "#why dt")) == len(rows), "each kind is explained"
+    whole = lambda cell: int("".join(c for c in cell.text if c.isdigit()))  # noqa: E731
+    found = sum(whole(row.find_elements("css selector", "td")[1]) for row in rows)
+    current = page.execute_script("return more(state.current).layers.map((layer) => layer.parameters)")
+    assert found == sum(current)
+    press(page, "#made > summary")
+    assert not one(page, "#kinds").is_displayed()
+    press(page, "#made > summary")
+    assert one(page, "#kinds").is_displayed()
+
+
+def test_kinds_of_layers_are_those_that_pruning_calls_so(page):
+    network, shape = build(Model(name="efficientnet_b0", input=(3, 64, 64), classes=10), 0), (3, 64, 64)
+    rows = [r for r in count(network, shape) if r.prunable]
+    weights = dict(network.named_parameters())
+    layers = [{"shape": list(weights[f"{r.name}.weight"].shape), "output": list(r.output)} for r in rows]
+    found = page.execute_script("return arguments[0].map((layer, at) => kindOf(layer, at, arguments[0]))", layers)
+    by_name = dict(zip((r.name for r in rows), found, strict=True))
+    for kind, names in kinds(network).items():
+        assert {n for n, k in by_name.items() if k == kind} == set(names), kind
+    assert (
+        page.execute_script("return kindOf(arguments[0], 1, [0, 0, 0])", {"shape": [4, 9], "output": [1, 4]})
+        == "linear"
+    )
+    plain = {"shape": [4, 4, 3, 3], "output": [1, 4, 8, 8]}
+    assert page.execute_script("return kindOf(arguments[0], 1, [0, 0, 0])", plain) == "convolution"
 
 
 def test_cursor_reads_the_curves(page):

@@ -18,8 +18,8 @@ from .records import Album, gather
 
 HEAVY = ("curve", "layers", "sensitivity", "toml", "recipe")
 SCRIPTS = (
-    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "layers", "sensitivity", "engine",
-    "pictures", "front", "table", "data", "start",
+    "plot", "steps", "tree", "detail", "compare", "curves", "claims", "lotteries", "made", "layers", "sensitivity",
+    "engine", "pictures", "front", "table", "data", "start",
 )  # fmt: skip
 """in the order in which they stand in the page: each knows those before it"""
 LIVE = "live"

@@ -3,6 +3,7 @@
 function drawLayers() {
   const { layers } = more(state.current), total = layers.reduce((sum, layer) => sum + (layer.multiply_adds ?? 0), 0);
   $("layers-of").textContent = `of ${title(state.current)}; ticks are the other plotted steps`;
+  drawMade();
   if (!layers.length) return $("bars").replaceChildren(h("p", { class: "note" }, "This step did not measure its layers."));
   const others = [...state.plotted.keys()].filter((i) => i !== state.current && STEPS[i].network === STEPS[state.current].network);
   const head = ["layer", "kind", "weights", "kept", "density", "", "multiply-adds", "kept", "share of the network’s"];
