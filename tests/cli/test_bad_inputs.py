@@ -176,7 +176,7 @@ COMMANDS = [
     ("bench {shelf}/torn.prunery", "torn.prunery"),
     ("bench {shelf}/empty.prunery", "empty.prunery"),
     ("export nothing.safetensors", '"nothing.safetensors" is no file and no run'),
-    ("export {shelf}/good.safetensors --to onx", '--to = "onx" is unknown; did you mean onnx?', "openvino"),
+    ("export {shelf}/good.safetensors --to onx", '--to = "onx" is unknown', "onnx, openvino"),
     ("export {shelf}/good.safetensors --calibrate", "--calibrate needs images", "--data NAME"),
     ("export {shelf}/good.safetensors --calibrate --data digits --to openvino", "for ONNX Runtime", "--to onnx"),
     ("export {shelf}/good.safetensors --data digits --images 0", "--images = 0", "1 or more"),
