@@ -61,6 +61,43 @@ def test_a_packed_run_is_scored_and_verified(prunery, made):
     assert "accuracy" in text.out
 
 
+SCALED = """
+[data]
+name = "digits"
+scaling = "raw"
+[model]
+name = "convnet"
+[[step]]
+kind = "train"
+steps = 60
+optimizer = "adamw"
+lr = 0.01
+[[step]]
+kind = "prune"
+density = 0.5
+"""
+
+
+def test_images_are_scaled_as_the_run_had_them(prunery, tmp_path):
+    (tmp_path / "r.toml").write_text(SCALED)
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert prunery("run", str(tmp_path / "r.toml"), *runs, "--quiet").code == 0
+    step = next((tmp_path / "runs").glob("prune-*"))
+    wanted = json.loads((step / "result.json").read_text())["test"]["accuracy"]
+    ask = ("--data", "digits", *runs, "--json")
+    for what in (step.name, str(step / "weights.safetensors")):
+        assert json.loads(prunery("score", what, *ask).out)["test"]["accuracy"] == wanted
+        out = ("--out", str(tmp_path / "net.prunery"))
+        assert json.loads(prunery("pack", what, *ask, *out).out)["test"]["accuracy"] == wanted
+        out = ("--out", str(tmp_path / "p.safetensors"))
+        found = json.loads(prunery("prune", what, *ask, *out, "--density", "0.5").out)
+        assert found["before"]["test"]["accuracy"] == wanted
+    other = prunery("pack", step.name, *ask, "--out", str(tmp_path / "n.prunery"), "--set", "data.scaling=channel")
+    assert json.loads(other.out)["test"]["accuracy"] != wanted, "what is said counts"
+    shutil.copyfile(step / "weights.safetensors", tmp_path / "lone.safetensors")
+    assert json.loads(prunery("score", str(tmp_path / "lone.safetensors"), *ask).out)["test"]["accuracy"] != wanted
+
+
 def test_a_claim_that_does_not_hold_is_refused(prunery, made, tmp_path):
     _, step = made
     copy = tmp_path / "claimed"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runs import Step, folder_to_write, to_write
-from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, read_recipe, recipe
+from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, plain, read_recipe, recipe
 from . import studies
 from .settings import (
     Board,
@@ -132,17 +132,20 @@ def prune(
     """Prune a checkpoint, measure it before and after, write what is left; a pruning step's fields are options."""
     from . import pruning, screen
 
-    how = _pruning(data, given, set)
+    how = _pruning(what, runs, data, given, set)
     if multiple < 1 or (multiple > 1 and not shrink):
         raise Refused(f"--multiple = {multiple} is not allowed; expected 1 or more, together with --shrink")
     found = pruning.prune_file(what, how, runs, data_dir, out, shrink, multiple)
     screen.as_json(found) if json else screen.show(*pruning.told(found))
 
 
-def _pruning(data: str, given: dict[str, Any], set: list[str]) -> Prune:
-    """The pruning step that the options describe."""
+def _pruning(what: str, runs: Path, data: str, given: dict[str, Any], set: list[str]) -> Prune:
+    """The pruning step that the options describe, on images as the run itself saw them."""
+    from .pruning import as_seen
+
     settings = [setting(Prune, k, v) for k, v in given.items() if v is not None]
-    wanted = recipe({"data": {"name": data}, "step": [{"kind": "prune"}]}, [*settings, *set]).stages[-1].spec
+    told = {"data": plain(as_seen(what, runs, data)), "step": [{"kind": "prune"}]}
+    wanted = recipe(told, [*settings, *set]).stages[-1].spec
     assert isinstance(wanted, Prune)
     return wanted
 
@@ -172,7 +175,7 @@ def sensitivity(
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
     batch = min(images, 250)
     given = {"structure": structure, "criterion": criterion, "batch": str(batch), "batches": str(-(-images // batch))}
-    how = _pruning(data, given, set)
+    how = _pruning(what, runs, data, given, set)
     found = pruning.sensitivity(what, how, shares(densities, "--densities"), runs, data_dir, figure)
     screen.as_json(found) if json else screen.show(*pruning.sensitivity_table(found))
 
@@ -336,7 +339,7 @@ def pack(
     choose(values, ("f32", "f16"), "--values")
     if images < 1:
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
-    spec = _pruning(data, {}, set).data if data else None
+    spec = _pruning(what, runs, data, {}, set).data if data else None
     found = engine.pack_file(what, out, runs, spec, data_dir, int8, images, values)
     layers = engine.explained(out, batch, 20) if explain else []
     if json:
@@ -366,7 +369,7 @@ def export(
     choose(to, engine.FORMATS, "--to")
     if images < 1:
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
-    spec = _pruning(data, {}, set).data if data else None
+    spec = _pruning(what, runs, data, {}, set).data if data else None
     found = engine.export_file(what, to, out, runs, spec, data_dir, calibrate, images)
     return screen.as_json(found) if json else screen.show(*engine.exported(found))
 

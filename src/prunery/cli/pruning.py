@@ -8,7 +8,7 @@ import torch
 
 from .. import chain, compare, data, pruning, report, workbench
 from ..measure import count, totals
-from ..runs import ENV, Runs, State, folder_to_write, to_write
+from ..runs import ENV, Runs, State, Step, folder_to_write, to_write
 from ..spec import STEPS, Data, Model, Prune, Recipe, Refused, quote
 from ..train import evaluate
 from ..train.loop import derived
@@ -23,6 +23,19 @@ def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
     raise Refused(
         f"{quote(what)} is no file and no run; expected a checkpoint (runs/NAME/weights.safetensors) or a run's name"
     )
+
+
+def as_seen(what: str, runs: Path, name: str) -> Data:
+    """The images as the run's own steps saw them, above all in their scaling; plain for another set or a lone file."""
+    step = Step(Path(what).parent) if os.path.isfile(what) else None
+    if step is None and (what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV)):
+        step = Runs(runs).find(what)
+    while step and (step.folder / ENV).is_file():
+        found = getattr(step.spec, "data", None)
+        if isinstance(found, Data) and found.name == name:
+            return found
+        step = step.parent
+    return Data(name=name)
 
 
 def first_weights(what: str, runs: Path) -> dict[str, torch.Tensor] | None:

@@ -12,8 +12,9 @@ from .. import chain, data, quantize
 from ..data import Splits
 from ..measure import score as game
 from ..runs import RESULT, Runs
-from ..spec import Data, Refused, quote
+from ..spec import Refused, quote
 from ..train import Evaluation, evaluate
+from .pruning import as_seen
 
 NEEDED = 0.9
 """of the test images; not rounded"""
@@ -31,7 +32,7 @@ def scored(
     """The account of a checkpoint, and its accuracy."""
     path = _file(what, runs)
     network, _, model = chain.opened(path)
-    splits = data.load(Data(name=images), root)
+    splits = data.load(as_seen(what, runs, images), root)
     chain.fits(splits.facts, model, images)
     rounded = floats == game.SHORT and not quantize.quantised_layers(network)
     if rounded:
