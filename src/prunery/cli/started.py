@@ -97,6 +97,7 @@ crop = 0                  # pixels of random shift, 4 is usual for 32x32 photogr
 
 [model]
 name = {model}
+# weights = "mine.pth"    # begin with weights that are trained already: a state_dict, .pth or .safetensors
 
 [[step]]
 kind = "train"            # the dense network, which all others are compared with

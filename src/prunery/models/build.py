@@ -125,7 +125,8 @@ def _check(network: nn.Module, name: str, input: Shape, classes: int) -> None:
     output = _shape(probe(network, input, 2))
     if output != [2, classes]:
         seen = f"{output} for 2 images of {_text(input)}"
-        raise Refused(f"{name} gives {seen}; expected [2, {classes}], a row of scores for each image")
+        wanted = f"[2, {classes}], a row of scores for each image"
+        raise Refused(f"{name} gives {seen}; expected {wanted} (prunery show --classes N: of another number)")
 
 
 def _text(input: Shape) -> str:
