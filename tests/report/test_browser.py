@@ -350,6 +350,9 @@ def test_plotted_steps_stand_side_by_side(full):
 
 
 def test_lottery_draws_arms_bands_and_the_papers_points(full):
+    choice = Select(one(full, "#which-lottery"))
+    of_lenet = next(option.text for option in choice.options if "lenet" in option.text.lower())
+    choice.select_by_visible_text(of_lenet)
     arms = len(every(full, "#arms .key"))
     assert arms >= 4
     assert len(every(full, "#tickets .band")) == len(every(full, "#tickets .line")) == arms
