@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,11 @@ def test_why_there_are_no_pictures_is_said(trained, tmp_path, monkeypatch):
     assert list(Looker(tmp_path, said.append)([Runs(trained).find("pack")])) == []
     assert len(said) == 1
     assert said[0].endswith(": the images are gone")
+
+
+def test_a_step_that_knows_no_images_is_one_line():
+    class Bare:
+        name, spec = "init-0123456789ab", object()
+
+    with pytest.raises(Refused, match="init-0123456789ab has quantisers and no images"):
+        timing._typical(Bare(), Path("nowhere"))

@@ -18,17 +18,22 @@ def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
     """A checkpoint or a finished run."""
     if os.path.isfile(what):  # of a name that is too long, Path.is_file raises an error
         return chain.opened(Path(what))
-    if what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV):
+    if names_a_run(what):
         return chain.network_of(Runs(runs).find(what))
     raise Refused(
         f"{quote(what)} is no file and no run; expected a checkpoint (runs/NAME/weights.safetensors) or a run's name"
     )
 
 
+def names_a_run(what: str) -> bool:
+    """Whether it is written like a step's name, or is its folder."""
+    return what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV)
+
+
 def as_seen(what: str, runs: Path, name: str) -> Data:
     """The images as the run's own steps saw them, above all in their scaling; plain for another set or a lone file."""
     step = Step(Path(what).parent) if os.path.isfile(what) else None
-    if step is None and (what.startswith(tuple(f"{kind}-" for kind in STEPS)) or os.path.isfile(Path(what) / ENV)):
+    if step is None and names_a_run(what):
         step = Runs(runs).find(what)
     while step and (step.folder / ENV).is_file():
         found = getattr(step.spec, "data", None)

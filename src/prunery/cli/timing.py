@@ -15,7 +15,7 @@ from ..measure.latency import Latency, latencies
 from ..quantize import quantised_layers
 from ..runs import Runs, Step, conditions, keep_times
 from ..runtime import SURE, Packed, cores
-from ..spec import Init, Refused
+from ..spec import Data, Init, Refused
 from .engine import MOST
 
 STEPS, REPEATS, TYPICAL, TOO_MANY = 32, 20, 512, 10_000
@@ -119,7 +119,11 @@ def _fits(packed: Packed, asked: Asked) -> Packed:
 
 def _typical(step: Step, root: Path) -> torch.Tensor:
     """Training images of the step's own data, as the network sees them."""
-    splits = data.load(step.spec.data, root, "cpu")  # type: ignore[attr-defined]
+    spec = getattr(step.spec, "data", None)
+    if not isinstance(spec, Data):
+        seen = f"{step.name} has quantisers and no images to learn what they are given"
+        raise Refused(f"{seen}; expected a step with data: time one that follows it")
+    splits = chain.images(spec, root, "cpu")
     return data.inputs(splits.train.x[:TYPICAL], splits)
 
 
