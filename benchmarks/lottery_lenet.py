@@ -12,4 +12,4 @@ from paper import carried_out
 QUICK = ["steps=300", "levels=7", "seeds=2", "reinits=1"]
 
 if __name__ == "__main__":
-    carried_out(__doc__ or "", "lottery_lenet_mnist.toml", QUICK, (1, 3, 4))
+    carried_out(__doc__ or "", "lottery_lenet_mnist", QUICK, (1, 3, 4))

@@ -17,8 +17,9 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 def carried_out(about: str, recipe: str, quick: list[str], figures: tuple[int, ...]) -> None:
     """A recipe's networks trained, its figures drawn, its claims scored and kept."""
-    asked = arguments(about, data_dir="data", runs="runs", threads="0", figures="lottery")
-    wanted = read_lottery(str(RECIPES / recipe), quick if asked.quick else [])
+    asked = arguments(about, recipe=recipe, data_dir="data", runs="runs", threads="0", figures="lottery")
+    path = RECIPES / f"{asked.recipe}.toml"
+    wanted = read_lottery(str(path), quick if asked.quick else [])
     place = Place(Runs(asked.runs), Path(asked.data_dir), Ways(threads=int(asked.threads)))
     with Progressing(quiet=asked.json) as pace:
         done = tickets.run(wanted, place, pace)
@@ -31,7 +32,7 @@ def carried_out(about: str, recipe: str, quick: list[str], figures: tuple[int, .
         *(f"not the paper's: {k} = {v}" for k, v in differs(wanted).items()),
     ]
     more = page(verdicts, figures)
-    finish(decided, "\n".join(lines), asked, (RECIPES / recipe).read_text(), more, commits(results))
+    finish(decided, "\n".join(lines), asked, path.read_text(), more, commits(results))
 
 
 def as_claim(v: Verdict) -> dict:

@@ -11,6 +11,7 @@ from games import ROOT, game_of, place_of, read
 from PIL import Image
 
 from prunery import data, models
+from prunery.masks import prunable
 from prunery.spec import Data, Draw, Lottery, Model, Refused, read_lottery
 from prunery.tickets import Snapshot, run
 from prunery.tickets.fcsteps import Replica, Rule, affine, orders
@@ -253,8 +254,12 @@ def test_random_numbers_while_training_are_refused(code, tmp_path):
         set_up(lottery_of(code, "planes"), place_of(tmp_path))
 
 
-def test_the_short_recipe_is_the_papers_conv2_but_for_its_size():
-    short, whole = read_lottery(str(ROOT / "recipes/lottery_conv2_short.toml")), read_lottery("conv2")
+@pytest.mark.parametrize(("name", "kept"), [("conv2", 4.83), ("conv4", 9.18)])
+def test_the_short_recipes_are_the_papers_but_for_their_size(name, kept):
+    short, whole = read_lottery(str(ROOT / f"recipes/lottery_{name}_short.toml")), read_lottery(name)
+    network = models.build(replace(short.model, input=(3, 32, 32), classes=10), 0)
+    shapes = {n: tuple(w.shape) for n, w in prunable(network).items()}
+    assert 100 * density(shapes, short, short.levels) == pytest.approx(kept, abs=0.05)
     sizes = (
         "rate_conv",
         "rate_fc",
