@@ -224,6 +224,11 @@ def base_of(rows: list[Row]) -> Row:
     return dense.get(BASE) or dense["torch"]
 
 
+def best_whole(rows: list[Row]) -> float:
+    """What is to be kept: the best of the networks that nothing was taken from, however long they were trained."""
+    return max(row.accuracy for row in rows if not row.sparse)
+
+
 def table(rows: list[Row]) -> list[list[Any]]:
     return [HEAD, *(cells(row, base_of(rows)) for row in rows)]
 
@@ -244,7 +249,7 @@ def faster(row: Row, base: Row, batch: int) -> float:
 def claims(rows: list[Row], turns: int, quick: bool) -> list[dict[str, Any]]:
     """The fastest sparse network within a point of dense, against ONNX Runtime's floats."""
     base = base_of(rows)
-    floor = base.accuracy - POINT
+    floor = best_whole(rows) - POINT
     able = [row for row in rows if row.sparse and (quick or row.accuracy >= floor)]
     if not able:
         return [claim("sparse networks within a point of dense", 0, "of them", None, turns, 1, False)]
@@ -252,7 +257,7 @@ def claims(rows: list[Row], turns: int, quick: bool) -> list[dict[str, Any]]:
     for batch in BATCHES:
         best = min(able, key=lambda row: row.times[batch].median_ms)
         text = f"EfficientNet-B0, batch {batch}, one thread, the fastest sparse network within a point of dense"
-        text += f" ({100 * base.accuracy:.2f} %): {best.name} ({100 * best.accuracy:.2f} %)"
+        text += f" ({100 * best_whole(rows):.2f} %): {best.name} ({100 * best.accuracy:.2f} %)"
         value, goal = faster(best, base, batch), TARGET if batch == 1 and not quick else None
         spread = f"{best.times[batch].best_ms:.3g} ms at best, {base.times[batch].best_ms:.3g} for the other"
         unit = f"times as fast as {base.name}"
@@ -289,7 +294,7 @@ def drawn(rows: list[Row], folder: Path) -> None:
                 axis.plot(*at, MARKS[source], color=color, mfc=face, ms=5)
                 if row.run_time == OURS:
                     axis.annotate(row.net.label, at, xytext=(4, -8), textcoords="offset points", fontsize=6)
-            axis.axhline(100 * (base_of(rows).accuracy - POINT), color=LIGHT[4], lw=0.8, ls=(0, (1, 2)))
+            axis.axhline(100 * (best_whole(rows) - POINT), color=LIGHT[4], lw=0.8, ls=(0, (1, 2)))
             axis.set_xscale("log")
             axis.set_xlabel(f"milliseconds for {batch} image{'s' * (batch > 1)}, one thread")
             axis.set_ylabel("test accuracy, %")

@@ -1,6 +1,7 @@
 """A recipe carried out: each step made once from its parent's state, measured, and kept in its folder."""
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,6 +210,13 @@ def opened(path: Path) -> tuple[nn.Module, State, Model]:
     return network, state, model
 
 
+def given(model: Model, facts: data.Facts) -> tuple[nn.Module, State, Model]:
+    """The same for a file of plain weights, which `model` names with the network that they belong to."""
+    known = _known(model, facts)
+    network, state = _begun(known, 0, lambda line: print(line, file=sys.stderr))
+    return network, state, replace(known, weights="", weights_sha256="")
+
+
 def _nameless(about: dict[str, Any]) -> str:
     """What is to be done about a file without the name of its network."""
     kind = about.get("class")
@@ -267,11 +275,16 @@ def _root(node: Node) -> Init:
 
 def _init(node: Node, place: Place, work: Work) -> None:
     spec = _root(node)
-    network = models.build(spec.model, spec.seed, place.say)
-    mask = _masks(spec.model, network)
-    work.save(State(network.state_dict(), mask), {"model": plain(spec.model), "step": node.name})
+    network, state = _begun(spec.model, spec.seed, place.say)
+    work.save(state, {"model": plain(spec.model), "step": node.name})
     size = (work.folder / WEIGHTS).stat().st_size
-    work.result(summary(network, mask, spec.model.input) | {"bytes": size})
+    work.result(summary(network, state.masks, spec.model.input) | {"bytes": size})
+
+
+def _begun(model: Model, seed: int, say: Callable[[str], None]) -> tuple[nn.Module, State]:
+    """A network with the weights that it begins with."""
+    network = models.build(model, seed, say)
+    return network, State(network.state_dict(), _masks(model, network))
 
 
 def _masks(model: Model, network: nn.Module) -> dict[str, torch.Tensor]:

@@ -84,6 +84,7 @@ COMMANDS = [
     ("init --data {shelf}/no_classes --out {shelf}/new.toml", "0 sub-folders", "one per class"),
     ("init --model lenet --out {shelf}/new.toml", '"lenet"', "did you mean lenet5?"),
     ("init --model {shelf}/own.py:text --out {shelf}/new.toml", "returned str", "torch.nn.Module"),
+    ("init --weights {shelf}/none.pth --out {shelf}/new.toml", "none.pth", "is no file", "state_dict"),
     ("init --resize -1 --out {shelf}/new.toml", "--resize = -1", "0 or more"),
     ("explain {shelf}/none.pt", "no file and no run"),
     ("explain {shelf}/no_classes", "is a folder", "expected a file"),
@@ -104,6 +105,11 @@ COMMANDS = [
     (TRAIN + " --scaling chanel", 'data.scaling = "chanel"', "did you mean channel?"),
     (TRAIN + " --precision half", 'train.precision = "half"', "bfloat16"),
     # pruning
+    ("prune {shelf}/net.pt", "net.pt is a PyTorch file", "--model FILE.py:NAME"),
+    ("prune {shelf}/nan.safetensors --model convnett", '"convnett"', "did you mean convnet?"),
+    ("prune {pack} --runs {trained} --model convnet", "--model convnet", "is none", "a run's name alone"),
+    ("pack {shelf}/nan.safetensors --model convnet --out {tmp}/x.prunery", "--model convnet", "--data NAME"),
+    ("export {shelf}/nan.safetensors --model convnet --out {tmp}/x.onnx", "--model convnet", "--data NAME"),
     ("prune nowhere.safetensors", "nowhere.safetensors", "no file and no run"),
     ("prune {shelf}/torn.safetensors", "torn.safetensors"),
     (PRUNE + " --density 0", "prune.density = 0", "above 0"),
@@ -189,7 +195,7 @@ COMMANDS = [
     ("bench {shelf}/net.prunery --against torch,onnxx", '--against = "onnxx"', "did you mean onnxruntime?"),
     ("bench " + "x" * 300, "cannot be read: File name too long"),
     ("pack {shelf}/net.prunery", "net.prunery is a packed network", "prunery bench"),
-    ("pack {shelf}/net.pt", "net.pt is a PyTorch file", "prunery.save"),
+    ("pack {shelf}/net.pt", "net.pt is a PyTorch file", "--model FILE.py:NAME"),
     ("pack " + "x" * 300, "is no file and no run"),
     ("prune {shelf}/net.prunery", "net.prunery is a packed network", "prunery bench"),
     ("show {shelf}/net.prunery", "net.prunery is a packed network", "prunery.runtime.load"),
@@ -416,7 +422,8 @@ def test_an_instruction_set_that_is_not_there(prunery, where, monkeypatch):
 @pytest.mark.parametrize(("name", "extra"), [("onnxruntime", "onnx"), ("openvino-int8", "openvino")])
 def test_a_run_time_that_is_not_installed(name, extra, prunery, where, monkeypatch):
     monkeypatch.setattr("prunery.engine.export.find_spec", lambda _: None)
-    words = [f"pip install 'prunery[{extra}]'", "uv pip install", "in a checkout"]
+    monkeypatch.setattr("sys.prefix", "/usr")
+    words = [f"pip install 'prunery[{extra}]'"]
     refused(prunery("bench", f"{where['shelf']}/net.prunery", "--against", name), words, where)
 
 

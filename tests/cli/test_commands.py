@@ -71,6 +71,7 @@ def test_every_command_explains_itself(command, flag, prunery, monkeypatch):
     assert (done.code, done.err) == (0, "")
     assert f"prunery {command}" in done.out
     assert max(map(len, done.out.splitlines())) <= 100
+    assert "bool" not in done.out
 
 
 def test_every_field_of_a_training_step_is_an_option(prunery, monkeypatch):
@@ -289,6 +290,7 @@ def test_methods_are_told_in_words_that_anyone_knows(prunery):
 
 def test_doctor_says_what_is_missing_for_what(prunery, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "prefix", "/usr")
     done = prunery("doctor", "--runs", str(tmp_path))
     assert done.code == 0
     assert "missing; to follow training in TensorBoard, install tensorboard: pip install 'prunery[tens" in done.out
@@ -425,11 +427,12 @@ def test_tensorboard_gets_the_rows(prunery, tmp_path):
 
 def test_tensorboard_that_is_not_installed_is_refused(prunery, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(sys, "prefix", "/usr")
     done = prunery("train", "convnet", "--runs", str(tmp_path / "runs"), "--tensorboard", str(tmp_path / "board"))
     assert done.code == 2
     assert done.err.splitlines() == [
         "prunery: --tensorboard needs the package tensorboard, which is missing; "
-        "install tensorboard: pip install 'prunery[tensorboard]', or uv pip install tensorboard in a checkout"
+        "install tensorboard: pip install 'prunery[tensorboard]'"
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -511,8 +514,12 @@ def test_ctrl_c_saves_and_the_same_command_takes_up(prunery, environment, tmp_pa
     assert " of 60; the same command takes up from here" in last
     assert "Traceback" not in err
     assert len(list((tmp_path / "runs").glob("train-*"))) == 0
-    assert prunery(*words, *there, "--quiet").code == 0
-    assert prunery(*words, "--runs", str(tmp_path / "undisturbed"), "--quiet").code == 0
+    done = prunery(*words, *there)
+    assert done.code == 0
+    assert re.match(r"train-\w+: goes on after step \d+ of 60\n  train: step ", done.err)
+    done = prunery(*words, "--runs", str(tmp_path / "undisturbed"))
+    assert done.code == 0
+    assert "goes on" not in done.err
     (step,) = [s for s in Runs(tmp_path / "runs").steps() if s.name.startswith("train-")]
     assert step.env["parts"] == 2
     assert [r["step"] for r in step.metrics()] == list(range(5, 61, 5))
@@ -559,15 +566,33 @@ def test_debug_is_in_the_help_and_changes_nothing_else(prunery, monkeypatch):
 
 def test_bench_says_what_its_columns_mean(prunery, shelf):
     done = prunery("bench", f"{shelf}/net.prunery", "--turns", "1")
-    head, ours, theirs, _, last = done.out.splitlines()
+    head, ours, theirs, _, last = done.out.splitlines()[:5]
     assert head.endswith("difference  same answer")
     assert ours.endswith("0.0e+00         100%")
     assert theirs.endswith("%")
     assert last.startswith("on random images, difference: the largest from prunery's outputs")
     assert "int8" not in last
+
+
+def test_bench_tells_rounding_from_errors_and_noise_from_speed():
     row = {"median_ms": 1, "best_ms": 1, "over_ours": 1, "low": 1, "high": 1, "difference": 0.25, "same_answer": 0.9}
     told = engine.bench_table([{**row, "name": n, "int8": n == "b-int8"} for n in ("a", "b-int8")], 1, 1)
     assert told[-1].endswith("int8 contestants (b-int8) differ by the rounding to bytes, which is no error")
+    for change in ({"best_ms": 0.6}, {"low": 0.9, "high": 1.4}):
+        rows = [{**row, "name": "a", "int8": False}, {**row, "name": "b", "int8": False} | change]
+        assert engine.bench_table(rows, 1, 1)[-1].startswith("times scatter widely (b): ")
+
+
+def test_bench_names_all_that_is_missing_at_once(prunery, shelf, tmp_path, monkeypatch):
+    done = prunery(
+        "pack", str(shelf / "good.safetensors"), "--int8", "--data", "digits", "--out", f"{tmp_path}/b.prunery"
+    )
+    assert done.code == 0, done.err
+    monkeypatch.setattr("prunery.engine.export.find_spec", lambda _: None)
+    done = prunery("bench", f"{tmp_path}/b.prunery", "--against", "onnxruntime,openvino,onnxruntime")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    for text in ("onnxruntime cannot", "openvino cannot be", "holds bytes", "--network"):
+        assert done.err.count(text) == 1, text
 
 
 def test_version():

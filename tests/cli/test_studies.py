@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from prunery import chain as prunery_chain
 from prunery.cli import kept
+from prunery.runtime import load as load_packed
 
 RECIPE = """
 [data]
@@ -259,6 +262,46 @@ def test_what_init_writes_runs_as_it_is(prunery, pictures, tmp_path):
     done = prunery("run", str(out), "--runs", str(tmp_path / "runs"), "--threads", "1", "--quiet", "--json")
     assert done.code == 0, done.err
     assert list(json.loads(done.out)) == ["init", "train", "prune", "finetune", "pack", "random", "finetune_random"]
+
+
+def test_weights_of_ones_own_are_measured_as_they_are(prunery, pictures, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    torch.save(layers.state_dict(), tmp_path / "mine.pth")
+    own, out = f"{tmp_path}/own.py:mine", tmp_path / "mine.toml"
+    files = ("--model", own, "--weights", str(tmp_path / "mine.pth"), "--out", str(out))
+    done = prunery("init", "--data", str(pictures), *files)
+    assert done.code == 0, done.err
+    done = prunery("run", str(out), "--runs", str(tmp_path / "runs"), "--threads", "1", "--quiet", "--json")
+    assert done.code == 0, done.err
+    first = json.loads(done.out)["train"]
+    assert first["test"]["accuracy"] > 0
+    made, _, _ = prunery_chain.opened(Path(first["folder"]) / "weights.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), layers.parameters(), strict=True))
+
+
+def test_a_file_of_weights_is_pruned_and_packed_with_its_network_named(prunery, pictures, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    torch.save(layers.state_dict(), tmp_path / "mine.pth")
+    named = (str(tmp_path / "mine.pth"), "--model", f"{tmp_path}/own.py:mine", "--data", f"folder:{pictures}")
+    done = prunery("prune", *named, "--density", "0.5", "--out", str(tmp_path / "half.safetensors"), "--json")
+    assert done.code == 0, done.err
+    assert "6 of 6 tensors loaded" not in done.out
+    (tmp_path / "mine.pth").unlink()
+    pruned, state, _ = prunery_chain.opened(tmp_path / "half.safetensors")
+    pruned.load_state_dict(state.weights)
+    (mask, _), (weight, whole) = state.masks.values(), (pruned[0].weight, layers[0].weight)
+    assert torch.equal(weight, whole * mask)
+    assert sum(int(m.sum()) for m in state.masks.values()) == (4 * 27 + 8) // 2
+    torch.save(layers.state_dict(), tmp_path / "mine.pth")
+    done = prunery("pack", *named, "--out", str(tmp_path / "mine.prunery"))
+    assert done.code == 0, done.err
+    x = torch.randn(3, 3, 10, 10)
+    assert torch.allclose(load_packed(tmp_path / "mine.prunery")(x), layers(x), atol=1e-5)
+    told = json.loads(prunery("explain", str(tmp_path / "mine.prunery"), "--json").out)
+    assert told["about"]["from"] == str(tmp_path / "mine.pth")
+    assert "widths" not in told["about"]["model"]
 
 
 def test_images_of_different_sizes_are_brought_to_one(prunery, pictures, tmp_path):

@@ -197,10 +197,25 @@ def test_calibration_is_for_quantisers(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_advice_is_for_pip_and_for_a_checkout():
-    said = install("onnx", *export.ONNX)
-    assert said.startswith("install onnx, onnxscript, onnxruntime: pip install 'prunery[onnx]'")
-    assert "uv pip install onnx onnxscript onnxruntime in a checkout" in said
+def test_advice_is_for_pip_and_for_a_checkout(tmp_path, monkeypatch):
+    def said():
+        text = install("onnx", *export.ONNX)
+        assert text.startswith("install onnx, onnxscript, onnxruntime: ")
+        return text.partition(": ")[2]
+
+    monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert said() == "pip install 'prunery[onnx]'"
+    (tmp_path / "src" / "prunery").mkdir(parents=True)
+    (tmp_path / "requirements.lock").touch()
+    assert said() == "uv pip install onnx onnxscript onnxruntime"
+    (tmp_path / ".tools" / "bin").mkdir(parents=True)
+    (tmp_path / ".tools" / "bin" / "uv").touch()
+    assert said() == ".tools/bin/uv pip install onnx onnxscript onnxruntime"
+    monkeypatch.chdir(tmp_path / "src")
+    packages = "onnx onnxscript onnxruntime"
+    assert said() == f"../.tools/bin/uv pip install --python ../.venv/bin/python {packages}"
 
 
 def test_one_class_catches_every_refusal():

@@ -1,6 +1,7 @@
 """What steps are called, and what the page says of them: branches told apart, controls never praised."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from prunery.report.headline import headline
 from prunery.report.page import page
 from prunery.report.records import gather
 from prunery.runs import Runs, Step
-from prunery.spec import Data, Init, Node, Prune, Train
+from prunery.spec import Data, Init, Node, Prune, Shrink, Train
 
 
 def named(steps, labels=None):
@@ -77,6 +78,19 @@ def test_a_control_is_never_praised(tmp_path, fake):
     assert {r.label for r in found.readings} > {"Best accuracy", "Fewest multiply-adds", "Smallest file"}
     assert not [r for r in found.readings if "random" in r.detail or "99.00" in r.detail]
     assert found.current != made[2].name
+
+
+def test_the_fewest_multiply_adds_are_of_the_smaller_network(tmp_path, fake):
+    """A shrunk network has fewer than the pruned one whose dead channels it lost, though it keeps all of its own."""
+    runs, dense = Runs(tmp_path), Node(Train(epochs=1), Node(Init()))
+    pruned = Node(Prune(density=0.5), dense)
+    work = ((dense, 1000, 1000), (pruned, 400, 1000), (Node(Shrink(), pruned), 300, 300))
+    album = gather([fake.make(runs, node, fake.numbers(0.9)) for node, *_ in work])
+    pairs = zip(album.records, work, strict=True)
+    counted = [replace(r, kept_multiply_adds=kept, multiply_adds=of) for r, (_, kept, of) in pairs]
+    (found,) = [r for r in headline(replace(album, records=counted)).readings if r.label == "Fewest multiply-adds"]
+    assert (found.value, found.detail[:11]) == ("30.0\u202f%", "300 of 1.00")
+    assert "shrunk" in found.detail or "shrink" in found.detail
 
 
 def test_where_there_are_controls_only_it_is_said(tmp_path, fake):

@@ -12,10 +12,12 @@ from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, plain, rea
 from . import studies
 from .settings import (
     Board,
+    Command,
     Cores,
     DataFolder,
     Device,
     Every,
+    Group,
     Json,
     Quiet,
     RunsFolder,
@@ -30,7 +32,7 @@ from .settings import (
 )  # fmt: skip
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    cls=Group, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Finds the small network inside a big one, proves what it kept, and runs it fast on an ordinary CPU.",
     epilog="--debug, anywhere in a command, shows where an error came from; --version tells the version.",
@@ -42,6 +44,12 @@ Pictures = Annotated[
 ]
 Lotteries = Annotated[
     list[Path], typer.Option("--lottery", metavar="FOLDER", help="what prunery lottery wrote with --out; repeatable")
+]
+Own = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="FILE.py:NAME|NAME", help="the network, where the checkpoint is a file of plain weights"
+    ),
 ]
 NOT_OPTIONS = ("data", "name", "teacher_sha256", "sha256", "weights_sha256", "code_sha256", "input", "classes")
 """Fields of the specs that another option or the data gives, or that are filled in."""
@@ -117,6 +125,7 @@ app.command()(with_options(train, Train, Data, Model, leave=NOT_OPTIONS))
 
 def prune(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    model: Own = "",
     data: Annotated[str, typer.Option("--data", help="images to look at and to measure on")] = "digits",
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("pruned.safetensors"),
     shrink: Annotated[bool, typer.Option("--shrink", help="remove what is dead: a really smaller network")] = False,
@@ -135,7 +144,7 @@ def prune(
     how = _pruning(what, runs, data, given, set)
     if multiple < 1 or (multiple > 1 and not shrink):
         raise Refused(f"--multiple = {multiple} is not allowed; expected 1 or more, together with --shrink")
-    found = pruning.prune_file(what, how, runs, data_dir, out, shrink, multiple)
+    found = pruning.prune_file(pruning.Checkpoint(what, runs, model), how, data_dir, out, shrink, multiple)
     screen.as_json(found) if json else screen.show(*pruning.told(found))
 
 
@@ -157,6 +166,7 @@ app.command()(with_options(prune, Prune, leave=PRUNE_NOT))
 @app.command()
 def sensitivity(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    model: Own = "",
     data: Annotated[str, typer.Option("--data", help="images to measure on")] = "digits",
     structure: Annotated[str, typer.Option(help="weight, filter, channel, coupled, 1x4")] = "weight",
     criterion: Annotated[str, typer.Option(help="what makes a weight worth keeping")] = "magnitude",
@@ -176,7 +186,8 @@ def sensitivity(
     batch = min(images, 250)
     given = {"structure": structure, "criterion": criterion, "batch": str(batch), "batches": str(-(-images // batch))}
     how = _pruning(what, runs, data, given, set)
-    found = pruning.sensitivity(what, how, shares(densities, "--densities"), runs, data_dir, figure)
+    file = pruning.Checkpoint(what, runs, model)
+    found = pruning.sensitivity(file, how, shares(densities, "--densities"), data_dir, figure)
     screen.as_json(found) if json else screen.show(*pruning.sensitivity_table(found))
 
 
@@ -320,6 +331,7 @@ def search(
 @app.command()
 def pack(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    model: Own = "",
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("network.prunery"),
     data: Annotated[str, typer.Option("--data", help="images to measure on, and to learn ranges of bytes from")] = "",
     int8: Annotated[bool, typer.Option("--int8", help="weights and activations as bytes")] = False,
@@ -340,7 +352,7 @@ def pack(
     if images < 1:
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
     spec = _pruning(what, runs, data, {}, set).data if data else None
-    found = engine.pack_file(what, out, runs, spec, data_dir, int8, images, values)
+    found = engine.pack_file(engine.Checkpoint(what, runs, model), out, spec, data_dir, int8, images, values)
     layers = engine.explained(out, batch, 20) if explain else []
     if json:
         return screen.as_json(found | ({"layers": engine.as_rows(layers)} if explain else {}))
@@ -350,6 +362,7 @@ def pack(
 @app.command()
 def export(
     what: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="a checkpoint file, or a run's name")],
+    model: Own = "",
     to: Annotated[str, typer.Option(help="onnx, openvino")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="the file to write: network.onnx, or network.xml")] = None,
     data: Annotated[str, typer.Option("--data", help="images to measure on in the other engine")] = "",
@@ -370,7 +383,7 @@ def export(
     if images < 1:
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
     spec = _pruning(what, runs, data, {}, set).data if data else None
-    found = engine.export_file(what, to, out, runs, spec, data_dir, calibrate, images)
+    found = engine.export_file(engine.Checkpoint(what, runs, model), to, out, spec, data_dir, calibrate, images)
     return screen.as_json(found) if json else screen.show(*engine.exported(found))
 
 
@@ -596,3 +609,5 @@ def doctor(
 
 for command in (studies.runs, studies.gc, studies.sweep, studies.init, studies.explain):
     app.command()(command)
+for registered in app.registered_commands:
+    registered.cls = Command

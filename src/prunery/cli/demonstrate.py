@@ -45,7 +45,7 @@ def raced(step: Step, file: Path) -> list[dict[str, Any]]:
     from . import engine
 
     runs = step.folder.parent
-    engine.pack_file(step.name, file, runs, None, runs, False, 1, "f32")
+    engine.pack_file(engine.Checkpoint(step.name, runs), file, None, runs, False, 1, "f32")
     against = ["torch", *(["onnxruntime"] if importlib.util.find_spec("onnxruntime") else [])]
     return engine.bench(file, against, step.name, runs, 1, 1, 5)
 

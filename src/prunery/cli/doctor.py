@@ -11,6 +11,9 @@ from ..spec import install
 from .shown import data_sets
 
 EXTRAS = {
+    "onnxruntime": ("onnx", "export to ONNX and compare with ONNX Runtime"),
+    "openvino": ("openvino", "export to OpenVINO and compare with it"),
+    "optuna": ("search", "search with Optuna"),
     "tensorboard": ("tensorboard", "follow training in TensorBoard"),
     "datasets": ("hf", "read data sets from the Hugging Face hub"),
     "ray": ("ray", "sweep on several machines"),
@@ -20,6 +23,11 @@ EXTRAS = {
     "adlfs": ("abfs", "keep sweeps in Azure"),
     "mlflow": ("mlflow", "write runs to MLflow"),
 }
+WITH = {
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "nncf"),
+    "mlflow": ("mlflow-skinny", "sqlalchemy", "alembic"),
+}  # fmt: skip
+"""the packages that bring a module, where they are not its name"""
 
 
 def examine(runs: Path, data_dir: Path) -> dict[str, Any]:
@@ -89,4 +97,6 @@ def _runs_words(found: dict[str, Any]) -> str:
 
 def _extra_line(name: str, there: bool) -> str:
     extra, purpose = EXTRAS[name]
-    return f"extra         {name}: " + ("there" if there else f"missing; to {purpose}, {install(extra, name)}")
+    return f"extra         {name}: " + (
+        "there" if there else f"missing; to {purpose}, {install(extra, *WITH.get(name, (name,)))}"
+    )

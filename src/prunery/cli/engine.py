@@ -20,7 +20,7 @@ from ..runs import to_write
 from ..runtime import Layer, Packed
 from ..runtime import load as load_packed
 from ..spec import Data, Model, Refused, plain
-from .pruning import images, opened
+from .pruning import Checkpoint, images, opened
 
 BATCH = 64
 NEAR = 1e-3
@@ -29,19 +29,19 @@ MOST = 1 << 28
 
 
 def pack_file(
-    what: str, out: Path, runs: Path, spec: Data | None, root: Path, int8: bool, looked_at: int, values: str
+    file: Checkpoint, out: Path, spec: Data | None, root: Path, int8: bool, looked_at: int, values: str
 ) -> dict[str, Any]:
     """Pack a checkpoint; with images, measure what the packed network recognises."""
     to_write(out, "network.prunery")
-    if os.path.exists(what) and os.path.exists(out) and os.path.samefile(what, out):
+    if os.path.exists(file.what) and os.path.exists(out) and os.path.samefile(file.what, out):
         raise Refused(f"--out {out} is the checkpoint itself; expected another name, such as network.prunery")
-    network, _, model = opened(what, runs)
+    network, _, model = file.opened(data.facts(spec, root) if spec else None)
     splits = images(spec, root, model) if spec else None
     if int8 and splits is None:
         raise Refused("--int8 needs images to learn the ranges of activations from; name them with --data")
     learned = bool(quantised_layers(network))
     typical = list(_inputs(splits, looked_at)) if (int8 or learned) and splits else None
-    packed = engine.pack(network, _example(model), typical, values, {"model": plain(model), "from": what})  # type: ignore[arg-type]
+    packed = engine.pack(network, _example(model), typical, values, {"model": plain(model), "from": file.what})  # type: ignore[arg-type]
     packed.save(out)
     found = {"file": str(out), "bytes": out.stat().st_size, "memory": packed.memory()}
     found["int8"] = engine.is_quantised(packed)
@@ -49,11 +49,11 @@ def pack_file(
 
 
 def export_file(
-    what: str, to: str, out: Path | None, runs: Path, spec: Data | None, root: Path, calibrate: bool, looked_at: int
+    file: Checkpoint, to: str, out: Path | None, spec: Data | None, root: Path, calibrate: bool, looked_at: int
 ) -> dict[str, Any]:
     """A checkpoint as another engine's file; with images, what that engine recognises, and how often as the network."""
     name, write, run = FORMATS[to]
-    network, _, model = opened(what, runs)
+    network, _, model = file.opened(data.facts(spec, root) if spec else None)
     if calibrate and (spec is None or to != "onnx"):
         raise Refused("--calibrate needs images and is for ONNX Runtime; expected --to onnx and --data NAME with it")
     splits = images(spec, root, model) if spec else None
@@ -160,10 +160,8 @@ def bench(
     path: Path, against: list[str], network: str, runs: Path, batch: int, threads: int, turns: int
 ) -> list[dict[str, Any]]:
     """The packed file and its rivals in turns; every output is looked at before anything is timed."""
-    for name in against:
-        ready(name, "--against")
     packed = load_packed(path, threads)
-    whole = _network(path, packed, network, runs) if against else None
+    whole = _looked_up(against, lambda: _network(path, packed, network, runs))
     if batch * max(np.prod(packed.input_shape), np.prod(packed.output_shape)) > MOST:
         raise Refused(f"--batch = {batch} is too large for this network; expected at most {MOST:,} numbers a batch")
     x = np.random.default_rng(0).standard_normal((batch, *packed.input_shape)).astype(np.float32)
@@ -180,6 +178,23 @@ def bench(
             raise Refused(f"{seen}; expected the same network: name its checkpoint with --network")
     timed = latencies({n: (lambda call=call: call(x)) for n, call in calls.items()}, turns)  # type: ignore[misc]
     return [_row(n, timed[n], timed["prunery"]) | about[n] for n in calls]
+
+
+def _looked_up(against: list[str], network: Callable[[], torch.nn.Module]) -> torch.nn.Module | None:
+    """What rivals need; all that is missing is told at once."""
+    found, missing = None, []
+    for name in against:
+        try:
+            ready(name, "--against")
+        except Refused as refusal:
+            missing.append(str(refusal))
+    try:
+        found = network() if against else None
+    except Refused as refusal:
+        missing.append(str(refusal))
+    if missing:
+        raise Refused("; and ".join(dict.fromkeys(missing)))
+    return found
 
 
 def _first(name: str, network: torch.nn.Module, x: np.ndarray, threads: int) -> tuple[Call, np.ndarray]:
@@ -241,6 +256,22 @@ def bench_table(rows: list[dict[str, Any]], batch: int, threads: int) -> list[st
         *lines,
         f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}; contestants took turns, medians of turns",
         _differences([r["name"] for r in rows if r["int8"]]),
+        *_unsteady(rows),
+    ]
+
+
+WILD = 1.5
+"""times the best call that a median, and the lowest ratio that the highest, may be before it is mentioned"""
+
+
+def _unsteady(rows: list[dict[str, Any]]) -> list[str]:
+    """A word where the machine was too busy for the figures to mean much."""
+    wild = [r["name"] for r in rows if max(r["median_ms"] / r["best_ms"], r["high"] / r["low"]) > WILD]
+    if not wild:
+        return []
+    return [
+        f"times scatter widely ({', '.join(wild)}): something else was running; the ratios' ranges tell how much to "
+        "believe, and --turns 30 or a quieter moment tells more"
     ]
 
 

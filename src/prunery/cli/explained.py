@@ -122,6 +122,12 @@ def _made(step: Step) -> Told:
     }  # fmt: skip
 
 
+def _said(about: Told) -> Told:
+    """What a file says of itself, without settings that are not set."""
+    full = {k: _said(v) if isinstance(v, dict) else v for k, v in about.items()}
+    return {k: v for k, v in full.items() if v not in ("", [], (), {})}
+
+
 def _packed(path: Path) -> Told:
     packed: Packed = load_packed(path)
     layers = packed.explain()
@@ -132,8 +138,9 @@ def _packed(path: Path) -> Told:
         "multiply_adds": round(work), "kept_multiply_adds": round(kept),
         "predicted_us": round(sum(layer.predicted_us for layer in layers), 1),
         "kernels": sorted({layer.kernel for layer in layers if layer.multiply_adds}),
-        "memory": packed.memory(), "about": packed.about,
-        "note": "prunery bench FILE times it; prunery pack CHECKPOINT --explain tells each layer",
+        "memory": packed.memory(), "about": _said(packed.about),
+        "note": "multiply-adds: of convolutions and linear layers, normalisation folded in; "
+        "prunery bench FILE times it; prunery pack CHECKPOINT --explain tells each layer",
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """`prunery prune`, `sensitivity` and `compare`: what they do behind their options."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,34 @@ from ..spec import STEPS, Data, Model, Prune, Recipe, Refused, quote
 from ..train import evaluate
 from ..train.loop import derived
 
+Opened = tuple[torch.nn.Module, State, Model]
 
-def opened(what: str, runs: Path) -> tuple[torch.nn.Module, State, Model]:
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as the user names it: a file or a run, and of plain weights the network that they belong to."""
+
+    what: str
+    runs: Path
+    own: str = ""
+
+    def opened(self, facts: data.Facts | None = None) -> Opened:
+        """Its network; plain weights need the images that it is for."""
+        if not self.own:
+            return opened(self.what, self.runs)
+        if facts is None:
+            raise Refused(f"--model {self.own} needs --data NAME: the images tell the input and the classes")
+        if not os.path.isfile(self.what):
+            seen = f"--model {self.own} is for a file of weights, and {quote(self.what)} is none"
+            raise Refused(f"{seen}; expected a file, or a run's name alone")
+        return chain.given(Model(name=self.own, weights=self.what), facts)
+
+    def first_weights(self) -> dict[str, torch.Tensor] | None:
+        """The weights that a run's chain began with; a lone file does not know them."""
+        return None if os.path.isfile(self.what) else Runs(self.runs).find(self.what).chain()[0].state().weights
+
+
+def opened(what: str, runs: Path) -> Opened:
     """A checkpoint or a finished run."""
     if os.path.isfile(what):  # of a name that is too long, Path.is_file raises an error
         return chain.opened(Path(what))
@@ -43,11 +70,6 @@ def as_seen(what: str, runs: Path, name: str) -> Data:
     return Data(name=name)
 
 
-def first_weights(what: str, runs: Path) -> dict[str, torch.Tensor] | None:
-    """The weights that a run's chain began with; a lone file does not know them."""
-    return None if os.path.isfile(what) else Runs(runs).find(what).chain()[0].state().weights
-
-
 def images(spec: Data, root: Path, model: Model) -> data.Splits:
     """The images, once they fit the network."""
     found = data.load(spec, root, "cpu")
@@ -55,15 +77,15 @@ def images(spec: Data, root: Path, model: Model) -> data.Splits:
     return found
 
 
-def prune_file(what: str, how: Prune, runs: Path, root: Path, out: Path, small: bool, multiple: int) -> dict[str, Any]:
+def prune_file(file: Checkpoint, how: Prune, root: Path, out: Path, small: bool, multiple: int) -> dict[str, Any]:
     """Prune a checkpoint, measure before and after, and write what is left."""
     to_write(out, "pruned.safetensors")
-    network, state, model = opened(what, runs)
+    network, state, model = file.opened(data.facts(how.data, root))
     splits = images(how.data, root, model)
     before = _worth(network, state.masks, splits)
     rng = torch.Generator().manual_seed(derived(how.seed, "prune"))
     work = pruning.work({}, pruning.collect(network, {"places", "shapes"}, chain.looked_at(how, splits)[:1]))
-    known = pruning.Known(chain.looked_at(how, splits), first_weights(what, runs), work)
+    known = pruning.Known(chain.looked_at(how, splits), file.first_weights(), work)
     mask, changed = pruning.pruned(network, state.masks, how, known, rng)
     network.load_state_dict(chain.masked(state.weights | changed, mask))
     if small:
@@ -93,16 +115,16 @@ def told(found: dict[str, Any]) -> list[str]:
 
 
 def sensitivity(
-    what: str, how: Prune, tried: tuple[float, ...], runs: Path, root: Path, figure: Path | None
+    file: Checkpoint, how: Prune, tried: tuple[float, ...], root: Path, figure: Path | None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Loss and accuracy on validation images with one layer at a time pruned."""
     if figure:
         folder_to_write(figure)
-    network, state, model = opened(what, runs)
+    network, state, model = file.opened(data.facts(how.data, root))
     splits = images(how.data, root, model)
     batches = _held_out(how, splits)
     rng = torch.Generator().manual_seed(derived(how.seed, "prune"))
-    known = pruning.Known(batches, first_weights(what, runs))
+    known = pruning.Known(batches, file.first_weights())
     trials = pruning.alone(network.eval(), state.masks, how, known, tried, rng)
     found = {n: {f"{d:g}": {"loss": v[0], "accuracy": v[1]} for d, v in ds.items()} for n, ds in trials.items()}
     if figure:

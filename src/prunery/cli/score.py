@@ -91,11 +91,14 @@ def _words(account: game.Account, found: Evaluation, images: str, checks: list[s
     verdict = "plays" if found.accuracy >= NEEDED else "does not play: 90 % are needed"
     error = 100 * found.standard_error
     return [
-        _layers(account), "", _editions(account.scores()), "",
+        _layers(account), COUNTED, "", _editions(account.scores()), "",
         f"accuracy {100 * found.accuracy:.2f} % of {found.n:,} test images of {images} "
         f"(standard error {error:.2f}): {verdict}",
         f"{account.weights:,} weights, p_s + p_u = 0 + {account.p_u:.3f}", *checks,
     ]  # fmt: skip
+
+
+COUNTED = "multiply-adds: of whole layers, and the rules take zeros off in operations; prunery runs lists the kept ones"
 
 
 def _layers(account: game.Account) -> Table:

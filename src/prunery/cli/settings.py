@@ -15,8 +15,28 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+import typer.core
 
 from ..spec import Refused, Spec, helps, hints, quote
+
+
+class _Flags:
+    """Help shows a flag as a flag; typer 0.29 adds that it is a <bool>, as if it took a word."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for one in found:
+            if getattr(one, "is_flag", False) and one.metavar is None:
+                one.metavar = ""
+        return found
+
+
+class Command(_Flags, typer.core.TyperCommand):
+    """A command with such a help."""
+
+
+class Group(_Flags, typer.core.TyperGroup):
+    """The commands together, with such a help."""
 
 
 def whole(text: str) -> int:

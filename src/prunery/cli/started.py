@@ -12,7 +12,7 @@ from typing import Any
 from .. import chain, data
 from ..chain import Place
 from ..runs import Runs, to_write, write_file
-from ..spec import Data, Refused, quote, recipe
+from ..spec import Data, Model, Refused, quote, recipe
 
 SIDE = 64
 """pixels that images of different sizes are resized to"""
@@ -22,7 +22,9 @@ BATCH, MANY = 64, 50_000
 """images of a step; images of a set that is not here yet"""
 
 
-def started(what: str, model: str, resize: int, root: Path, out: Path, force: bool) -> tuple[dict[str, Any], list[str]]:
+def started(
+    what: str, model: Model, resize: int, root: Path, out: Path, force: bool
+) -> tuple[dict[str, Any], list[str]]:
     """Write the recipe; what it says, as JSON and in words."""
     to_write(out, "recipe.toml")
     if out.exists() and not force:
@@ -39,9 +41,9 @@ def started(what: str, model: str, resize: int, root: Path, out: Path, force: bo
         chain.preflight(chain.filled(wanted, place), place)
     write_file(out, text.encode())
     steps = [stage.label for stage in wanted.stages]
-    told = {"file": str(out), "data": spec.name, "model": model, "input": list(facts.shape), "steps": steps}
+    told = {"file": str(out), "data": spec.name, "model": model.name, "input": list(facts.shape), "steps": steps}
     size = "x".join(map(str, facts.shape))
-    words = [f"written: {out}: {model} on {spec.name} ({size}, {len(facts.classes)} classes): {', '.join(steps)}"]
+    words = [f"written: {out}: {model.name} on {spec.name} ({size}, {len(facts.classes)} classes): {', '.join(steps)}"]
     return told, [*words, f"carry it out: {_command(out)}", "then look at it: prunery report"]
 
 
@@ -67,7 +69,7 @@ def _count(spec: Data, root: Path) -> int:
     return len(data.load(spec, root).train.y) if there else MANY
 
 
-def written(spec: Data, facts: data.Facts, model: str, count: int, command: str) -> str:
+def written(spec: Data, facts: data.Facts, model: Model, count: int, command: str) -> str:
     """The recipe's text: every setting that a user is likely to change, and why one would."""
     batch = max(1, min(BATCH, count))
     epochs = max(LEAST, min(MOST, -(-STEPS * batch // max(count, 1))))
@@ -76,12 +78,28 @@ def written(spec: Data, facts: data.Facts, model: str, count: int, command: str)
     resized = (
         f"resize = {spec.resize}              # pixels: all images are brought to this side\n" if spec.resize else ""
     )
+    first = FIRST.format(epochs=epochs, steps=epochs * -(-count // batch), batch=batch)
     return RECIPE.format(
-        command=command, size=size, data=json.dumps(spec.name), resized=resized, model=json.dumps(model),
-        epochs=epochs, again=again, batch=batch, steps=epochs * -(-count // batch),
+        command=command, size=size, data=json.dumps(spec.name), resized=resized, model=json.dumps(model.name),
+        weights=f"weights = {json.dumps(model.weights)}" if model.weights else NONE, again=again, batch=batch,
+        first=GIVEN if model.weights else first,
     )  # fmt: skip
 
 
+NONE = """# weights = "mine.pth"    # begin with weights that are trained already: a state_dict, .pth or .safetensors;
+#                         # with epochs = 0 in the first step below they are measured as they are"""
+FIRST = """[[step]]
+kind = "train"            # the dense network, which all others are compared with
+epochs = {epochs}               # about {steps:,} steps
+batch = {batch}
+optimizer = "adamw"
+lr = 0.003                # the peak; the schedule rises to it and falls
+schedule = "onecycle"
+"""
+GIVEN = """[[step]]
+kind = "train"            # the network as it is, which all others are compared with
+epochs = 0                # it is measured, not trained
+"""
 RECIPE = """# {command}
 # Every step's result is kept in runs/: change a setting, run it again, and only what follows from it is made anew.
 # One setting for once: {command} --set prune.density=0.1
@@ -97,16 +115,9 @@ crop = 0                  # pixels of random shift, 4 is usual for 32x32 photogr
 
 [model]
 name = {model}
-# weights = "mine.pth"    # begin with weights that are trained already: a state_dict, .pth or .safetensors
+{weights}
 
-[[step]]
-kind = "train"            # the dense network, which all others are compared with
-epochs = {epochs}               # about {steps:,} steps
-batch = {batch}
-optimizer = "adamw"
-lr = 0.003                # the peak; the schedule rises to it and falls
-schedule = "onecycle"
-
+{first}
 [[step]]
 kind = "prune"
 density = 0.2             # a fifth of the weights stays, exactly
@@ -144,8 +155,10 @@ schedule = "onecycle"
 """
 
 
-def checked_model(model: str) -> str:
+def checked_model(model: str, weights: str) -> Model:
     """A name that TOML and a user can read."""
     if not model.strip():
         raise Refused(f"--model = {quote(model)} is not allowed; expected a name, or FILE.py:function")
-    return model.strip()
+    if weights not in ("", "pretrained") and not Path(weights).expanduser().is_file():
+        raise Refused(f"--weights = {quote(weights)} is no file; expected a state_dict (.pth, .safetensors)")
+    return Model(name=model.strip(), weights=weights)

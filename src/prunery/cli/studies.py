@@ -132,6 +132,9 @@ def init(
     model: Annotated[
         str, typer.Option(metavar="FILE.py:NAME|NAME", help="your own network, or one by name")
     ] = "convnet",
+    weights: Annotated[
+        str, typer.Option(metavar="FILE", help="begin with these: a state_dict, .pth or .safetensors; or pretrained")
+    ] = "",
     resize: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="side in pixels of all images; 0: their own")
     ] = 0,
@@ -143,7 +146,7 @@ def init(
     """Write a recipe for your network and your images, with a word on every setting; it runs as it is."""
     from . import screen, started
 
-    told, words = started.started(data, started.checked_model(model), resize, data_dir, out, force)
+    told, words = started.started(data, started.checked_model(model, weights), resize, data_dir, out, force)
     screen.as_json(told) if json else screen.show(*words)
 
 

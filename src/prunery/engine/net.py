@@ -11,7 +11,7 @@ from ..spec import Refused
 from .graph import Graph, Op, Tensor
 from .places import Mixed, Shape, Sides, Value, channel_index, indexed, moved, placed, surround, taps
 
-INSTEAD = "replace it, or export the network to ONNX instead"
+INSTEAD = "replace it, or leave the network to PyTorch (without quantisers prunery export takes it to ONNX Runtime)"
 LARGEST = 255
 """kernel, stride and dilation that the format holds"""
 NONE: Sides = (0, 0, 0, 0)

@@ -70,7 +70,7 @@ def _client() -> Any:
         from mlflow import MlflowClient
     except ImportError:
         needed = "--mlflow needs the package mlflow-skinny, which is missing"
-        raise Refused(f"{needed}; {install('mlflow', 'mlflow-skinny')}") from None
+        raise Refused(f"{needed}; {install('mlflow', 'mlflow-skinny', 'sqlalchemy', 'alembic')}") from None
     return MlflowClient
 
 

@@ -129,14 +129,10 @@ def _work_reading(rows: list[Record]) -> list[Reading]:
     counted = [r for r in rows if r.kept_multiply_adds is not None and r.multiply_adds]
     if not counted:
         return []
-    least = min(counted, key=lambda r: (_work(r), -(r.accuracy or 0)))
-    of = f"{si(least.kept_multiply_adds)} of {si(least.multiply_adds)}"
-    detail = f"{of}; {percent(least.accuracy)}, {least.title}"
-    return [Reading("Fewest multiply-adds", share(_work(least)), detail)]
-
-
-def _work(record: Record) -> float:
-    return (record.kept_multiply_adds or 0) / (record.multiply_adds or 1)
+    least = min(counted, key=lambda r: (r.kept_multiply_adds or 0, -(r.accuracy or 0)))
+    most = max(r.multiply_adds or 0 for r in counted)
+    detail = f"{si(least.kept_multiply_adds)} of {si(most)}; {percent(least.accuracy)}, {least.title}"
+    return [Reading("Fewest multiply-adds", share((least.kept_multiply_adds or 0) / most), detail)]
 
 
 def _spread(record: Record) -> str:

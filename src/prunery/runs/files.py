@@ -205,11 +205,10 @@ def another_kind(path: Path, data: bytes) -> str:
         )
     if data.startswith(OLD) or (data.startswith(ZIP) and b"data.pkl" in data[:4096]):
         seen = f"{path} is a PyTorch file (torch.save), no checkpoint"
-        advice = f"{seen}; load its weights into the network and prunery.save(network, FILE)"
         if path.suffix == ".safetensors":
-            return advice
-        named = f"prunery.load(NAME, weights={quote(str(path))}) or --set model.weights={path} in a recipe"
-        return f"{advice}; where the network has a name, {named} reads it"
+            return f"{seen}; load its weights into the network and prunery.save(network, FILE)"
+        recipe, python = f"--set model.weights={path} in a recipe", f"prunery.load(NAME, weights={quote(str(path))})"
+        return f"{seen}; name its network: --model FILE.py:NAME with prune or pack, {recipe}, {python} in Python"
     return ""
 
 

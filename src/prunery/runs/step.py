@@ -81,6 +81,7 @@ class Work:
         self.parts = 1
         self.notes: dict[str, Any] = {}  # conditions that only the maker knows, such as its threads and device
         self.kept: Callable[[], None] = lambda: None  # hears of every checkpoint
+        self.say: Callable[[str], None] = lambda _: None  # what the user should know while the step is made
 
     def seconds(self) -> float:
         """Time spent on the step, earlier interrupted parts included."""

@@ -45,7 +45,7 @@ class Runs:
         self,
         node: Node,
         make: Callable[[Work], None],
-        waiting: Callable[[str], None] = print,
+        say: Callable[[str], None] = print,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Step:
         """The step's folder, made by `make` unless it is there; others who want it at the same time wait."""
@@ -54,13 +54,14 @@ class Runs:
             return Step(final)
         with writing(self.root):
             (self.root / ".work").mkdir(parents=True, exist_ok=True)
-        with lock(self.root / ".work" / f"{node.name}.lock", waiting, stopping):
+        with lock(self.root / ".work" / f"{node.name}.lock", say, stopping):
             if not final.exists():
-                self._make(node, make, final)
+                self._make(node, make, final, say)
         return Step(final)
 
-    def _make(self, node: Node, make: Callable[[Work], None], final: Path) -> None:
+    def _make(self, node: Node, make: Callable[[Work], None], final: Path, say: Callable[[str], None]) -> None:
         work = Work(self.root / ".work" / node.name)
+        work.say = say
         with writing(work.folder):
             work.folder.mkdir(exist_ok=True)
             for left in work.folder.glob(".*.tmp"):  # by a writer that was killed

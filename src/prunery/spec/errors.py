@@ -1,7 +1,11 @@
 """The words of a refusal: one line with what was seen, what was expected and what to do."""
 
+import os
+import shlex
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from ..refused import Refused
@@ -16,8 +20,8 @@ def choose(name: Any, names: Iterable[Any], what: str) -> Any:
         if item == name and isinstance(item, bool) == isinstance(name, bool):
             return item
     near = get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise Refused(f"{what} = {quote(name)} is unknown; choose one of {', '.join(map(str, known))}{hint}")
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise Refused(f"{what} = {quote(name)} is unknown; {hint}choose one of {', '.join(map(str, known))}")
 
 
 def quote(value: object) -> str:
@@ -29,5 +33,15 @@ def quote(value: object) -> str:
 
 def install(extra: str, *packages: str) -> str:
     """What to do about packages that are missing, with pip or in a checkout, whose environment has no pip."""
-    names = ", ".join(packages)
-    return f"install {names}: pip install 'prunery[{extra}]', or uv pip install {' '.join(packages)} in a checkout"
+    return f"install {', '.join(packages)}: {_command(extra, packages)}"
+
+
+def _command(extra: str, packages: tuple[str, ...]) -> str:
+    """The line to type, from the folder that the user is in."""
+    root = Path(sys.prefix).parent
+    if not (root / "requirements.lock").is_file() or not (root / "src" / "prunery").is_dir():
+        return f"pip install 'prunery[{extra}]'"
+    own = root / ".tools" / "bin" / "uv"
+    uv = os.path.relpath(own) if own.exists() else "uv"
+    here = [] if Path.cwd() == root else ["--python", os.path.relpath(sys.executable)]
+    return shlex.join([uv, "pip", "install", *here, *packages])

@@ -311,6 +311,7 @@ def train(
         found = work.restore()
         if found:
             loop.restore(*found)
+            work.say(f"{work.folder.name}: goes on after step {loop.step:,} of {loop.total:,}")
         try:
             loop.run(work, teacher)
             if loop.total:

@@ -21,6 +21,7 @@ def sixth(results: Results) -> "Figure | None":
     figure, (left, right) = drawing.figure(f"{results.lottery.model.name}, {drawing.title(results, '6')}", 1, 2, 4.2)
     drawing.stops(left, results, arms)
     drawing.accuracies(right, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
+    drawing.legend(figure)
     return figure
 
 
@@ -46,7 +47,7 @@ def _marks(results: Results, name: str) -> "Figure | None":
     figure, axes = drawing.figure(f"{about}. {drawing.title(results, name)}", 1, len(panels))
     for axis, (iteration, metric) in zip(axes, panels.items(), strict=True):
         drawing.accuracies(axis, results, arms, metric, f"test accuracy at iteration {iteration:,}, %")
-        axis.legend()
+    drawing.legend(figure)
     return figure
 
 

@@ -9,6 +9,7 @@ from . import paper
 from .results import Metric, Results, stop_iteration
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -41,7 +42,9 @@ PAPERS = ("ticket", "reinit", "random", "oneshot", "oneshot_reinit")
 """arms that the paper's figures show"""
 PAPERS_NAMES = ("1", "3", "4", "5")
 """figures of which points were read off"""
-FEW = 2
+FEW, COLUMNS = 2, 6
+STRIP = 0.3
+"""inches that a legend below the panels takes"""
 TICKS = (100, 41.1, 16.9, 7.0, 2.9, 1.2, 0.5, 0.2)
 
 
@@ -57,7 +60,8 @@ def title(results: Results, name: str) -> str:
     points = "; crosses: the paper's points" if results.network in paper.STOPS and name in PAPERS_NAMES else ""
     count = len(results.seeds)
     named = f"Figure {name}" if name.isdigit() else name
-    return f"{named}: means and, as bands, smallest to largest of {count} seed{'s' * (count > 1)}{points}"
+    each = f"means and, as bands, smallest to largest of {count} seeds" if count > 1 else "one seed"
+    return f"{named}: {each}{points}"
 
 
 def look_of(arm: str) -> dict[str, Any]:
@@ -112,7 +116,17 @@ def stops(axes: "Axes", results: Results, arms: Iterable[str]) -> None:
         points = paper.STOPS.get(results.network, {}).get(arm, {})
         crosses(axes, {p: 1000 * k for p, k in points.items()}, look_of(arm)["color"])
     percent_axis(axes, results, "early-stop iteration (validation loss)")
-    axes.legend()
+
+
+def legend(figure: "Figure") -> None:
+    """Below the panels, where it lies on no curve; what several panels show stands there once."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + STRIP)
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(len(found), COLUMNS))
 
 
 def accuracies(

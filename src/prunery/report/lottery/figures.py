@@ -50,6 +50,7 @@ def _first(results: Results) -> "Figure | None":
     drawing.stops(left, results, arms)
     drawing.accuracies(right, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
     drawing.crosses(right, paper.STOP_ACCURACY.get(results.network, {}), drawing.LOOKS["ticket"]["color"])
+    drawing.legend(figure)
     return figure
 
 
@@ -64,6 +65,7 @@ def _fifth(results: Results) -> "Figure | None":
         drawing.crosses(axes, points.get(results.network, {}), drawing.LOOKS["ticket"]["color"])
     drawing.accuracies(early, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
     drawing.accuracies(late, results, arms, end_accuracy, f"test accuracy at iteration {results.lottery.steps:,}, %")
+    drawing.legend(figure)
     return figure
 
 
@@ -81,6 +83,7 @@ def _fourth(results: Results) -> "Figure | None":
         drawing.accuracies(early, results, arms, stop_accuracy("raw"), "test accuracy at early stop, %")
         last = f"test accuracy at iteration {results.lottery.steps:,}, %"
         drawing.accuracies(late, results, arms, end_accuracy, last)
+    drawing.legend(figure)
     return figure
 
 
