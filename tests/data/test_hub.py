@@ -41,7 +41,7 @@ def test_resized_while_decoding(hub, tmp_path):
 
 def test_without_the_package_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(Refused, match=r"install datasets: pip install 'prunery\[hf\]'"):
+    with pytest.raises(Refused, match=r"install datasets: .*pip install "):
         load(SPEC, tmp_path)
 
 

@@ -14,7 +14,7 @@ from prunery.sweep.onray import OnRay
 
 def test_without_ray_it_is_one_line(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(Refused, match=r"prunery\[ray\]"):
+    with pytest.raises(Refused, match=r"install ray: .*pip install "):
         OnRay(About(str(folder), "", "", "cpu", 1, 1.0), 1, 0)
 
 
