@@ -15,6 +15,7 @@ import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from claim import arguments, claim, columns, finish
@@ -68,6 +69,10 @@ def contents(step: Step) -> tuple[Any, bytes]:
     return result, (step.folder / "weights.safetensors").read_bytes()
 
 
+LATER = 1.5
+"""seconds from the end of a step to the kill: then whoever made it has the next one in hand"""
+
+
 def with_a_lost_node(tree: Tree, runs: Runs, about: About, cpus: int) -> tuple[Ended, int]:
     """Two nodes; when half of the steps are there, one is killed, with whatever it is making."""
     from ray.cluster_utils import Cluster
@@ -82,7 +87,7 @@ def with_a_lost_node(tree: Tree, runs: Runs, about: About, cpus: int) -> tuple[E
     def heard(outcome: Outcome, ended: Ended) -> None:
         if not lost and len(ended.made) >= len(tree.nodes) // 2:
             lost.append(len(ended.made))
-            cluster.remove_node(other, allow_graceful=False)
+            Timer(LATER, lambda: cluster.remove_node(other, allow_graceful=False)).start()
 
     try:
         ended, _ = carried(tree, runs, OnRay(about, cpus, 0.0), heard)
