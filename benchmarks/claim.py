@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,19 @@ def told(c: dict[str, Any]) -> str:
     return f"{mark}: {c['claim']}: {c['value']:.4g} {c['unit']}{spread}, n = {c['n']}, target {c['target']}"
 
 
+HERE = ("--keep", "--runs", "--data-dir", "--figures")
+"""options that name folders of this machine"""
+
+
+def chosen(words: list[str]) -> list[str]:
+    """The options that change what is measured."""
+    pairs = [word.partition("=") for word in words if word != "--json"]
+    flat = [part for name, sign, value in pairs for part in ([name, value] if sign else [name])]
+    starts = [i for i, word in enumerate(flat) if word.startswith("--")] + [len(flat)]
+    each = [flat[a:b] for a, b in pairwise(starts)]
+    return [word for option in each if option[0] not in HERE for word in option]
+
+
 def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more: str, at: str) -> None:
     """The result as others find it: a page to look at, and the same as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +106,8 @@ def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more
     made = f"{here['machine']['cpu']}, {here['machine']['cores']} cores; " + ", ".join(
         f"{k} {v}" for k, v in here["versions"].items() if v
     )
-    source = f"python {Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name} --keep {folder}"
+    program = Path(sys.argv[0])
+    source = " ".join([f"python {program.parent.name}/{program.name}", *chosen(sys.argv[1:]), f"--keep {folder}"])
     text = [f"# {title}", rest.strip(), "```\n" + table + "\n```", *(f"- {told(c)}" for c in claims), more]
     text += [f"Made by `{source}` at commit {at} on {made}."]
     (folder / "README.md").write_text("\n\n".join(t for t in text if t).replace("\n\n- ", "\n- ") + "\n")

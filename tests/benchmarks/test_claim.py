@@ -53,6 +53,22 @@ def test_what_is_kept_is_what_results_reads(contract, tmp_path, capsys):
     assert all(text in page for text in ("a table", "holds: speed", "more words", "at commit"))
 
 
+def test_the_command_that_is_kept_has_what_changes_the_result(contract):
+    words = [
+        "--recipe",
+        "short",
+        "--keep",
+        "results/x",
+        "--runs=/somewhere/runs",
+        "--json",
+        "--quick",
+        "--data-dir",
+        "d",
+    ]
+    assert contract.chosen(words) == ["--recipe", "short", "--quick"]
+    assert contract.chosen([]) == []
+
+
 def test_turns_interleave_and_ratios_are_turn_by_turn(contract):
     order = []
     contestants = {name: lambda name=name: order.append(name) or float(len(order)) for name in "ab"}
