@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from claim import arguments, claim, columns, finish
-from contest import Contest, prunable, pruned
+from contest import EQUAL, Contest, prunable, pruned
 from contest import network as untrained
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from ways.networks import RECIPES
 
 from prunery import data
 from prunery.chain import Place, filled, network_of
-from prunery.engine.rivals import calibration, quantised, size, written
+from prunery.engine.rivals import OPENED, Call, calibration, quantised, rival, size, written
 from prunery.masks import prunable as weights_of
 from prunery.measure import count, totals
 from prunery.measure.latency import Latency
@@ -164,26 +164,50 @@ def random_images() -> Images:
 
 def measured(net: Net, images: Images, names: list[str], turns: int, stretch_ms: float) -> list[Row]:
     """One network everywhere: contestants of both batch sizes in turns, then the accuracy of those of bytes."""
-    contests = {batch: entered(net, images, names, batch) for batch in BATCHES}
+    first, sizes = entered(net, images, names)
+    contests = {batch: again(first, next(images.parts(batch))[0]) for batch in BATCHES}
     for contest in contests.values():
         contest.run(turns, stretch_ms)
     rows = []
     for name in contests[1].times:
-        counts = quantised(name) or name == OURS_INT8
-        accuracy = counted(contests[BATCHES[-1]].calls[name], images) if counts else net.accuracy
+        accuracy = counted(first.calls[name], images) if in_bytes(name) else net.accuracy
         times = {batch: contest.times[name] for batch, contest in contests.items()}
-        rows.append(Row(net, name, accuracy, weight(name, contests[1], images), times))
+        rows.append(Row(net, name, accuracy, sizes[name], times))
         print("  ".join(map(str, cells(rows[-1], rows[-1]))), file=sys.stderr, flush=True)
     return rows
 
 
-def entered(net: Net, images: Images, names: Iterable[str], batch: int) -> Contest:
-    x = next(images.parts(batch))[0]
-    contest = Contest(net.network, x, 1)
-    typical = typical_of(images, batch)
+def in_bytes(name: str) -> bool:
+    return quantised(name) or name == OURS_INT8
+
+
+def entered(net: Net, images: Images, names: Iterable[str]) -> tuple[Contest, dict[str, int]]:
+    """Every contestant once, for any number of images, and the bytes of the file that it reads."""
+    contest = Contest(net.network, next(images.parts(1))[0], 1)
     contest.ours(OURS)
-    contest.ours(OURS_INT8, int8=True, images=typical)
-    contest.rivals(names, typical)
+    contest.ours(OURS_INT8, int8=True, images=typical_of(images, BATCHES[-1]))
+    sizes = {name: packed.nbytes for name, packed in contest.packed.items()}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            call, sizes[name] = opened(name, contest, images, Path(folder))
+            contest.enter(name, call, 1.0 if in_bytes(name) else EQUAL)
+    return contest, sizes
+
+
+def opened(name: str, contest: Contest, images: Images, folder: Path) -> tuple[Call, int]:
+    if name == "torch":
+        path = folder / "weights.safetensors"
+        save_file({n: t.contiguous() for n, t in contest.made.state_dict().items()}, path)
+        return rival(name, contest.made, contest.x, contest.threads), path.stat().st_size
+    path = written(name, contest.made, contest.x, calibration(typical_of(images, 1)), folder)
+    return OPENED[name.partition("-")[0]](path, contest.threads), size(path)
+
+
+def again(first: Contest, x: np.ndarray) -> Contest:
+    """The same contestants with other images, their outputs looked at once more."""
+    contest = Contest(first.made, x, first.threads)
+    for name, call in first.calls.items():
+        contest.enter(name, call, 1.0 if in_bytes(name) else EQUAL)
     return contest
 
 
@@ -198,18 +222,6 @@ def counted(call: Any, images: Images) -> float:
         found = np.asarray(call(x)).reshape(len(y), -1).argmax(1)
         hits, total = hits + int((torch.from_numpy(found) == y).sum()), total + len(y)
     return hits / total
-
-
-def weight(name: str, contest: Contest, images: Images) -> int:
-    """Bytes of the file that a run time reads."""
-    if name in contest.packed:
-        return contest.packed[name].nbytes
-    with tempfile.TemporaryDirectory() as folder:
-        if name == "torch":
-            path = Path(folder) / "weights.safetensors"
-            save_file({n: t.contiguous() for n, t in contest.made.state_dict().items()}, path)
-            return path.stat().st_size
-        return size(written(name, contest.made, contest.x, calibration(typical_of(images, 1)), Path(folder)))
 
 
 # ---- showing
