@@ -53,7 +53,7 @@ told:
 
 .venv/.built: .venv/.locked pyproject.toml $(NATIVE)
 	@$(need_compiler)
-	@echo "prunery: compiling its C++ kernels, half a minute to a few minutes; later only when they change"
+	@echo "prunery: compiling its C++ kernels, minutes, more on a busy machine, and silent until it is done; later only when they change"
 	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation --config-setting build-dir=build/native -e .
 	@touch $@
 

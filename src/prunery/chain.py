@@ -276,7 +276,7 @@ def _root(node: Node) -> Init:
 def _init(node: Node, place: Place, work: Work) -> None:
     spec = _root(node)
     network, state = _begun(spec.model, spec.seed, place.say)
-    work.save(state, {"model": plain(spec.model), "step": node.name})
+    work.save(state, {"model": plain(spec.model), "step": node.name, **_architecture(network, spec.model)})
     size = (work.folder / WEIGHTS).stat().st_size
     work.result(summary(network, state.masks, spec.model.input) | {"bytes": size})
 

@@ -309,7 +309,8 @@ def _kind(head: bytes, name: str) -> str:
         return f"{seen}; prunery pack {name} --out network.prunery makes one"
     if head.startswith((b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")):
         seen = f"{name} is a PyTorch file (torch.save), no packed network"
-        return f"{seen}; load it into a network, and prunery.pack(network, example).save(FILE) makes one"
+        packs = f"prunery pack {name} --model FILE.py:NAME --data NAME"
+        return f"{seen}; {packs}, or prunery.pack(network, example).save(FILE), makes one"
     return ""
 
 

@@ -39,8 +39,9 @@ def load(
 ) -> nn.Module:
     """A network from a file of ours, made smaller as it was when it was saved; or by name ("resnet20", "timm:NAME").
 
-    A file that was saved from a module of the user's own needs such a module to load into: `into=MyNet()`. Neither code
-    nor pickle comes from the file. `input`, `classes` and `weights` (a file, or "pretrained") are for a name.
+    A file that was saved from a module of the user's own needs such a module to load into, `into=MyNet()`, unless it
+    says where its code is, as those of the commands do. Neither code nor pickle comes from the file. `input`, `classes`
+    and `weights` (a file, or "pretrained") are for a name.
     """
     path = _path(what, "load")
     if into is not None:

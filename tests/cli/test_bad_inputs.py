@@ -106,6 +106,8 @@ COMMANDS = [
     (TRAIN + " --precision half", 'train.precision = "half"', "bfloat16"),
     # pruning
     ("prune {shelf}/net.pt", "net.pt is a PyTorch file", "--model FILE.py:NAME"),
+    ("prune {shelf}/net.pt --model convnet", "does not fit", "the images are digits, 1x8x8", "--data names others"),
+    ("run {shelf}/no_classes", "no_classes cannot be read: Is a directory", "expected a TOML file"),
     ("prune {shelf}/nan.safetensors --model convnett", '"convnett"', "did you mean convnet?"),
     ("prune {pack} --runs {trained} --model convnet", "--model convnet", "is none", "a run's name alone"),
     ("pack {shelf}/nan.safetensors --model convnet --out {tmp}/x.prunery", "--model convnet", "--data NAME"),

@@ -22,7 +22,7 @@ from prunery.report import Look, More, Site, address, draw, gallery, measured, r
 from prunery.report.page import page as page_text
 from prunery.report.records import gather
 from prunery.runs import Runs, keep_times
-from prunery.spec import Data, Init, Model, Node, Prune
+from prunery.spec import Data, Init, Model, Node, Prune, Shrink, Train
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -143,6 +143,33 @@ def test_what_the_network_is_made_of_adds_up(page, steps):
     assert not one(page, "#kinds").is_displayed()
     press(page, "#made > summary")
     assert one(page, "#kinds").is_displayed()
+
+
+def test_all_of_a_dense_network_is_kept_its_biases_too(page, steps):
+    press(page, "#t-1")
+    assert current(page).startswith("train")
+    kept = [row.find_elements("css selector", "td")[3].text for row in every(page, "#kinds tbody tr")]
+    assert set(kept) == {"100\u202f%"}
+    left = page.execute_script("return keptOf({ parameters: 132, prunable: 128, kept: 0 })")
+    assert left == 4, "biases are never pruned"
+
+
+def test_of_a_shrunk_chain_the_page_tells_both_densities(browser, tmp_path, fake):
+    dense = Node(Train(epochs=1), Node(Init()))
+    thin = Node(Prune(density=0.4), Node(Shrink(), dense))
+    rows = ((dense.parent, 1, 1000), (dense, 1, 1000), (thin.parent, 1, 250), (thin, 0.4, 250))
+    layer = {"name": "fc", "shape": [4, 4], "output": [1, 4]}
+    made = [
+        fake.make(Runs(tmp_path), node, fake.numbers(0.9, d), layers=[layer | {"prunable": n, "parameters": n}])
+        for node, d, n in rows
+    ]
+    browser.get(write_report(made, tmp_path / "page.html").as_uri())
+    assert "40.0\u202f%; 10.0\u202f% of the first network\u2019s weights" in one(browser, "#detail").text
+    heads = [cell.text for cell in every(browser, "#grid thead th")]
+    cells = one(browser, "#grid tbody tr:last-child").find_elements("css selector", "th, td")
+    assert [cells[heads.index(name)].text[:4] for name in ("density", "of the first network")] == ["40.0", "10.0"]
+    assert "10.0\u202f%" in one(browser, "#scatter svg").get_attribute("aria-label")
+    assert browser.get_log("browser") == []
 
 
 def test_kinds_of_layers_are_those_that_pruning_calls_so(page):

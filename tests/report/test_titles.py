@@ -8,8 +8,8 @@ import pytest
 from prunery.report.headline import headline
 from prunery.report.page import page
 from prunery.report.records import gather
-from prunery.runs import Runs, Step
-from prunery.spec import Data, Init, Node, Prune, Shrink, Train
+from prunery.runs import Runs, Step, asked
+from prunery.spec import Data, Factorise, Init, Node, Prune, Shrink, Train
 
 
 def named(steps, labels=None):
@@ -29,6 +29,46 @@ def test_a_recipes_labels_come_first(steps):
     found = named(steps, labels)
     assert found[steps[-3].name] == "blind_again"
     assert "init" in found.values()
+
+
+def called(root, source, made, *labels):
+    """A recipe that asked for these steps, by these labels."""
+    with asked(root, "recipe", source, dict(zip(labels, (s.name for s in made), strict=True))):
+        pass
+
+
+def test_labels_are_those_that_the_folder_recalls(tmp_path, fake):
+    made = fake.tree(tmp_path)
+    called(tmp_path, "old.toml", [made[2], made[6], made[7]], "older", "random", "finetune_random")
+    called(tmp_path, "new.toml", [made[1], made[2], made[3]], "train", "thin", "prune2")
+    found = named(made)
+    names = [found[made[i].name] for i in (1, 2, 6, 7)]
+    assert names == ["train", "thin", "random", "finetune_random"], "the latest recipe's word, where it is one"
+    assert {r.label for r in gather(made).records} == {"", "thin", "random", "finetune_random", "prune2"}
+    assert named(made, {made[6].name: "mine"})[made[6].name] == "mine"
+
+
+def test_labels_that_only_count_are_none(tmp_path, fake):
+    made = fake.tree(tmp_path)
+    plain = named(made)
+    called(tmp_path, "a.toml", made, "init", "train", "prune", "train2", "prune2", "train3", "prune3", "train4",
+           "quantize", "pack")  # fmt: skip
+    assert named(made) == plain
+
+
+def test_steps_of_one_label_are_told_apart(tmp_path, fake):
+    made = fake.tree(tmp_path)
+    for i, source in ((2, "a.toml"), (4, "b.toml")):
+        called(tmp_path, source, [made[i]], "thin")
+    found = named(made)
+    assert [found[made[i].name] for i in (2, 4)] == ["thin (density 0.3)", "thin (density 0.1, magnitude)"]
+
+
+def test_records_elsewhere_give_no_labels(tmp_path, fake):
+    made = fake.tree(tmp_path / "runs")
+    called(tmp_path / "runs", "a.toml", [made[2]], "thin")
+    here = gather(made, allowed=lambda path: path.suffix != ".json")
+    assert "thin" not in [r.title for r in here.records]
 
 
 def test_rounds_are_told_apart_by_their_density(tmp_path, fake):
@@ -91,6 +131,43 @@ def test_the_fewest_multiply_adds_are_of_the_smaller_network(tmp_path, fake):
     (found,) = [r for r in headline(replace(album, records=counted)).readings if r.label == "Fewest multiply-adds"]
     assert (found.value, found.detail[:11]) == ("30.0\u202f%", "300 of 1.00")
     assert "shrunk" in found.detail or "shrink" in found.detail
+
+
+def layers(prunable):
+    return [{"name": "fc", "parameters": prunable + 10, "prunable": prunable, "kept": prunable}]
+
+
+def cut_down(runs, fake, surgery):
+    """Pruned, made smaller by three quarters, pruned to two fifths of what was left."""
+    init = Node(Init())
+    half = Node(Prune(density=0.5, structure="coupled"), Node(Train(epochs=1), init))
+    small = Node(surgery, half)
+    thin = Node(Prune(density=0.4), Node(Train(epochs=1, lr=0.2), small))
+    rows = [(init, 0.1, 1, 1000), (half.parent, 0.96, 1, 1000), (half, 0.5, 0.25, 1000), (small, 0.5, 1, 250)]
+    rows += [(thin.parent, 0.97, 1, 250), (thin, 0.97, 0.4, 250)]
+    return [fake.make(runs, node, fake.numbers(a, d), layers=layers(n)) for node, a, d, n in rows]
+
+
+@pytest.mark.parametrize("surgery", [Shrink(), Factorise()], ids=lambda s: s.kind)
+def test_the_headline_speaks_of_the_first_networks_weights(surgery, tmp_path, fake):
+    album = gather(cut_down(Runs(tmp_path), fake, surgery))
+    assert [r.of_first for r in album.records] == [1, 1, 0.25, 0.25, 0.25, 0.1]
+    assert [r.density for r in album.records] == [1, 1, 0.25, 1, 1, 0.4], "the step's own stays"
+    found = headline(album)
+    assert "With 10.0\u202f% of its weights" in found.sentences[0]
+    assert "with all of them, 96.00\u202f%" in found.sentences[0], "the shrunk network is not all of them"
+    told = {r.label: (r.value, r.detail) for r in found.readings}
+    assert told["Least density that keeps up"][0] == "10.0\u202f%"
+    assert "of the first network's weights" in told["Least density that keeps up"][1]
+    assert told["Best accuracy"][1].endswith("10.0\u202f% of the first network's weights")
+    assert found.current == album.records[-1].name
+
+
+def test_without_the_layers_the_density_is_told(tmp_path, fake):
+    runs, dense = Runs(tmp_path), Node(Train(epochs=1), Node(Init()))
+    thin = Node(Prune(density=0.4), Node(Shrink(), dense))
+    made = [fake.make(runs, node, fake.numbers(0.9, d), layers=[]) for node, d in ((dense, 1), (thin, 0.4))]
+    assert [r.of_first for r in gather(made).records] == [1, 0.4]
 
 
 def test_where_there_are_controls_only_it_is_said(tmp_path, fake):

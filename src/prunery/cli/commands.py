@@ -351,6 +351,7 @@ def pack(
     choose(values, ("f32", "f16"), "--values")
     if images < 1:
         raise Refused(f"--images = {images} is not allowed; expected 1 or more")
+    data = data or (engine.own_images(what, runs) if int8 else "")
     spec = _pruning(what, runs, data, {}, set).data if data else None
     found = engine.pack_file(engine.Checkpoint(what, runs, model), out, spec, data_dir, int8, images, values)
     layers = engine.explained(out, batch, 20) if explain else []

@@ -16,16 +16,22 @@ from ..engine.rivals import Call, calibration, quantised, ready, rival, size
 from ..engine.trial import answer
 from ..measure.latency import Latency, latencies
 from ..quantize import quantised_layers
-from ..runs import to_write
+from ..runs import Runs, to_write
 from ..runtime import Layer, Packed
 from ..runtime import load as load_packed
 from ..spec import Data, Model, Refused, plain
-from .pruning import Checkpoint, images, opened
+from .pruning import Checkpoint, images, its_own, names_a_run, opened
 
 BATCH = 64
 NEAR = 1e-3
 MOST = 1 << 28
 """numbers in a batch that is timed: a gigabyte"""
+
+
+def own_images(what: str, runs: Path) -> str:
+    """The name of the images that a run was made with, which ranges can be learned from."""
+    found = its_own(what, runs)
+    return found.name if found else ""
 
 
 def pack_file(
@@ -41,11 +47,21 @@ def pack_file(
         raise Refused("--int8 needs images to learn the ranges of activations from; name them with --data")
     learned = bool(quantised_layers(network))
     typical = list(_inputs(splits, looked_at)) if (int8 or learned) and splits else None
-    packed = engine.pack(network, _example(model), typical, values, {"model": plain(model), "from": file.what})  # type: ignore[arg-type]
+    packed = engine.pack(network, _example(model), typical, values, _origin(file, model, splits))  # type: ignore[arg-type]
     packed.save(out)
     found = {"file": str(out), "bytes": out.stat().st_size, "memory": packed.memory()}
     found["int8"] = engine.is_quantised(packed)
     return found | ({"test": _recognised(packed, splits)} if splits and len(splits.test.y) else {})
+
+
+def _origin(file: Checkpoint, model: Model, splits: data.Splits | None) -> dict[str, Any]:
+    """What the packed file says of itself: whoever runs it needs the classes' names and the scaling of pixels."""
+    about: dict[str, Any] = {"model": plain(model), "from": file.what}
+    if splits is None:
+        return about
+    seen = {"data": splits.spec.name, "classes": list(splits.facts.classes), "scaling": splits.spec.scaling}
+    told = data.describe(splits)
+    return about | {"images": seen | {k: told[k] for k in ("mean", "deviation")}}
 
 
 def export_file(
@@ -165,13 +181,14 @@ def bench(
     if batch * max(np.prod(packed.input_shape), np.prod(packed.output_shape)) > MOST:
         raise Refused(f"--batch = {batch} is too large for this network; expected at most {MOST:,} numbers a batch")
     x = np.random.default_rng(0).standard_normal((batch, *packed.input_shape)).astype(np.float32)
-    wanted = packed(x)
+    looked = _looked_at(x, packed)
+    wanted = packed(looked)
     calls: dict[str, Call] = {"prunery": lambda x: packed(x, threads)}
     in_bytes = engine.is_quantised(packed)
     about = {"prunery": _agreement(wanted, wanted) | {"int8": in_bytes}}
     for name in against:
         assert whole is not None
-        calls[name], found = _first(name, whole, x, threads)
+        calls[name], found = _first(name, whole, x, looked, threads)
         about[name] = _agreement(wanted, found.reshape(wanted.shape)) | {"int8": quantised(name)}
         if not quantised(name) and not in_bytes and not about[name]["difference"] <= NEAR:
             seen = f"{name} computes something else ({about[name]['difference']:.1e} of the largest output)"
@@ -197,11 +214,25 @@ def _looked_up(against: list[str], network: Callable[[], torch.nn.Module]) -> to
     return found
 
 
-def _first(name: str, network: torch.nn.Module, x: np.ndarray, threads: int) -> tuple[Call, np.ndarray]:
-    """A rival and what it answers."""
+LOOKED = 64
+"""random images, at least, whose outputs are compared before anything is timed"""
+
+
+def _looked_at(x: np.ndarray, packed: Packed) -> np.ndarray:
+    """The batch, or more images where it is small and they are, too."""
+    count = min(LOOKED, max(1, MOST // int(max(np.prod(packed.input_shape), np.prod(packed.output_shape)))))
+    more = np.random.default_rng(1).standard_normal((max(0, count - len(x)), *packed.input_shape)).astype(np.float32)
+    return np.concatenate([x, more])
+
+
+def _first(
+    name: str, network: torch.nn.Module, x: np.ndarray, looked: np.ndarray, threads: int
+) -> tuple[Call, np.ndarray]:
+    """A rival, made for the batch that is timed, and what it answers to all that is compared."""
     try:
         call = rival(name, network, x, threads, calibration([x]))
-        return call, np.asarray(call(x))
+        call(x)  # first, for whoever compiles for the shape that it sees
+        return call, np.asarray(call(looked))
     except (Refused, MemoryError):
         raise
     except Exception as error:  # another run time, which says no in its own way
@@ -216,6 +247,9 @@ def _network(path: Path, packed: Packed, network: str, runs: Path) -> torch.nn.M
             seen = f"{network} takes {_words(model.input)}, and {path} {_words(packed.input_shape)}"
             raise Refused(f"{seen}; expected the checkpoint that was packed")
         return made.eval()
+    source = str(packed.about.get("from", ""))
+    if engine.is_quantised(packed) and names_a_run(source) and Runs(runs).there([source]):
+        return opened(source, runs)[0].eval()
     if engine.is_quantised(packed):
         raise Refused(f"{path} holds bytes, and others need the network in floats; name its checkpoint with --network")
     return Interpreted(engine.graph_of(packed))
@@ -278,10 +312,11 @@ def _unsteady(rows: list[dict[str, Any]]) -> list[str]:
 def _differences(in_bytes: list[str]) -> str:
     """What the last columns mean."""
     line = "on random images, difference: the largest from prunery's outputs, as a share of the largest of these"
-    line += "; same answer: images with the same largest output"
+    line += f"; same answer: of at least {LOOKED} such images, those with the same largest output"
     if not in_bytes:
         return line
-    return f"{line}; int8 contestants ({', '.join(in_bytes)}) differ by the rounding to bytes, which is no error"
+    line += f"; int8 contestants ({', '.join(in_bytes)}) differ by the rounding to bytes, which is no error, and more"
+    return f"{line} on noise, as here, than on images: prunery pack --int8 --data tells the accuracy"
 
 
 def as_rows(layers: list[Layer]) -> list[dict[str, Any]]:

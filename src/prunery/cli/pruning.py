@@ -34,7 +34,12 @@ class Checkpoint:
         if not os.path.isfile(self.what):
             seen = f"--model {self.own} is for a file of weights, and {quote(self.what)} is none"
             raise Refused(f"{seen}; expected a file, or a run's name alone")
-        return chain.given(Model(name=self.own, weights=self.what), facts)
+        try:
+            return chain.given(Model(name=self.own, weights=self.what), facts)
+        except Refused as refusal:
+            size = "x".join(map(str, facts.shape))
+            told = f"the images are {facts.name}, {size} of {len(facts.classes)} classes: --data names others"
+            raise Refused(f"{refusal}; {told}") from None
 
     def first_weights(self) -> dict[str, torch.Tensor] | None:
         """The weights that a run's chain began with; a lone file does not know them."""
@@ -59,15 +64,22 @@ def names_a_run(what: str) -> bool:
 
 def as_seen(what: str, runs: Path, name: str) -> Data:
     """The images as the run's own steps saw them, above all in their scaling; plain for another set or a lone file."""
+    name = f"folder:{name}" if os.path.isdir(name) and name not in data.DATASETS else name
+    found = its_own(what, runs, name)
+    return found or Data(name=name)
+
+
+def its_own(what: str, runs: Path, name: str = "") -> Data | None:
+    """The images of a run's last step that had any, or any of that name; none of a lone file."""
     step = Step(Path(what).parent) if os.path.isfile(what) else None
     if step is None and names_a_run(what):
         step = Runs(runs).find(what)
     while step and (step.folder / ENV).is_file():
         found = getattr(step.spec, "data", None)
-        if isinstance(found, Data) and found.name == name:
+        if isinstance(found, Data) and name in ("", found.name):
             return found
         step = step.parent
-    return Data(name=name)
+    return None
 
 
 def images(spec: Data, root: Path, model: Model) -> data.Splits:

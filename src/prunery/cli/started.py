@@ -44,6 +44,10 @@ def started(
     told = {"file": str(out), "data": spec.name, "model": model.name, "input": list(facts.shape), "steps": steps}
     size = "x".join(map(str, facts.shape))
     words = [f"written: {out}: {model.name} on {spec.name} ({size}, {len(facts.classes)} classes): {', '.join(steps)}"]
+    if spec.resize and not resize:
+        words.append(
+            f"the pictures are of several sizes: all are brought to {SIDE}x{SIDE} (--resize chooses another side)"
+        )
     return told, [*words, f"carry it out: {_command(out)}", "then look at it: prunery report"]
 
 
@@ -98,7 +102,8 @@ schedule = "onecycle"
 """
 GIVEN = """[[step]]
 kind = "train"            # the network as it is, which all others are compared with
-epochs = 0                # it is measured, not trained
+epochs = 0                # it is measured, not trained; only you know whether it has learned from the test images, and
+#                         # whether the scaling above is that of its training
 """
 RECIPE = """# {command}
 # Every step's result is kept in runs/: change a setting, run it again, and only what follows from it is made anew.
@@ -109,6 +114,7 @@ seed = 0                  # of the first weights, of the order of images, of wha
 
 [data]                    # {size}
 name = {data}
+# A folder that does not hold train/ and test/ is divided: a fifth of each class tests, a tenth of the rest validates.
 {resized}scaling = "channel"       # pixels with mean 0 and deviation 1 in each channel
 flip = false              # true: mirror half of the images; right for photographs, wrong for digits
 crop = 0                  # pixels of random shift, 4 is usual for 32x32 photographs

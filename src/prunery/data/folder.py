@@ -22,7 +22,9 @@ Found = list[tuple[Path, int]]
 def source(name: str, root: Path, resize: int) -> Source:
     path = Path(name.removeprefix("folder:")).expanduser()
     if not path.is_dir():
-        raise Refused(f"{path} is not a folder; expected one with a sub-folder of images per class")
+        raise Refused(
+            f"{path} is not a folder, seen from {Path.cwd()}; expected one with a sub-folder of images per class"
+        )
     classes, train, test = survey(path)
     return Source(stamp([p for p, _ in train + test]), partial(read, classes, train, test, resize))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..runs import checksum
 from ..spec import Model, Refused, choose, quote
 from . import library
+from .architecture import reshape_
 from .deep import VGG19, resnet18, resnet20, staged_resnet
 from .init import initialise_, seeded
 from .own import is_own, own_file, own_network
@@ -28,7 +29,7 @@ from .small import (
     Shape,
 )  # fmt: skip
 from .tiny import Tiny
-from .weights import fit, read_weights
+from .weights import fit, read_architecture, read_weights
 
 TORCHVISION = ("vgg16_bn", "mobilenet_v2", "efficientnet_b0")
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -142,7 +143,11 @@ def _load(network: nn.Module, spec: Model) -> list[str]:
     if not spec.weights:
         return []
     if spec.weights != "pretrained":
-        return fit(network, read_weights(Path(spec.weights).expanduser(), spec.weights_sha256), spec.weights)
+        path = Path(spec.weights).expanduser()
+        tensors = read_weights(path, spec.weights_sha256)
+        if made := read_architecture(path):
+            reshape_(network, made, spec.weights)
+        return fit(network, tensors, spec.weights)
     return _pretrained(network, spec.name)
 
 

@@ -27,6 +27,11 @@ def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
     return _unwrap(_load(path), path)
 
 
+def read_architecture(path: Path) -> Any:
+    """What surgery has made of the layers that a file of ours holds; None where they are as built."""
+    return read_state(path)[1].get("architecture") if path.suffix == ".safetensors" else None
+
+
 def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # about the age of the file: not the user's business

@@ -193,7 +193,7 @@ def _front(album: Album) -> "Figure | None":
     """Every measured step with its standard error; the best at each density joined."""
     groups: dict[str, list[Record]] = {}
     for record in album.records:
-        if record.accuracy is not None and record.density:
+        if record.accuracy is not None and record.of_first:
             groups.setdefault(subject(record), []).append(record)
     if not groups:
         return None
@@ -207,19 +207,20 @@ def _draw_front(axis: "Axes", album: Album, measured: list[Record], title: str) 
     low = _floor(album, measured)
     seen = [r for r in measured if (r.accuracy or 0) >= low]
     _points_by_role(axis, seen)
-    best = front([(r.density or 1, r.accuracy or 0) for r in seen])
+    best = front([(r.of_first or 1, r.accuracy or 0) for r in seen])
     axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
     _logarithmic(axis, _percent)
     hidden = f"between trainings, below the range: {len(measured) - len(seen)}" if len(seen) < len(measured) else ""
     axis.set_title("; ".join(filter(None, [title, hidden])), color=SOFT, fontsize=7)
     axis.yaxis.set_major_formatter(_percent)
-    axis.set_xlabel("density: share of prunable weights that is kept")
+    cut = "the first network's " if any(r.of_first != r.density for r in measured) else ""
+    axis.set_xlabel(f"density: share of {cut}prunable weights that is kept")
     axis.set_ylabel("test accuracy, \u00b1 one standard error")
     axis.legend()
 
 
 def _points_by_role(
-    axis: "Axes", records: list[Record], cost: "Callable[[Record], float]" = lambda r: r.density or 1
+    axis: "Axes", records: list[Record], cost: "Callable[[Record], float]" = lambda r: r.of_first or 1
 ) -> None:
     """Shape and colour tell what kind of step a point is."""
     colors = dict(zip(MARKS, (SOFT, *LIGHT, *LIGHT), strict=False))
@@ -244,7 +245,7 @@ def _logarithmic(axis: "Axes", words: "Callable[..., str]") -> None:
 def _floor(album: Album, measured: list[Record]) -> float:
     """Where the range begins: the ends of chains and the dense ones set it, not the steps between trainings."""
     parents = {r.parent for r in album.records}
-    ends = [r for r in measured if r.density == 1 or album.records.index(r) not in parents]
+    ends = [r for r in measured if r.of_first == 1 or album.records.index(r) not in parents]
     return min((r.accuracy or 0) - (r.se or 0) for r in ends or measured)
 
 

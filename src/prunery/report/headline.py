@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .records import Album, Record
 
 NARROW = "\u202f"
+OF_FIRST = "of the first network's weights"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def _worth(rows: list[Record]) -> list[Record]:
 
 
 def _best(rows: list[Record]) -> Record:
-    return max(rows, key=lambda r: r.accuracy or 0)
+    """Of equals, the one with the fewest weights."""
+    return max(rows, key=lambda r: (r.accuracy or 0, -_density(r)))
 
 
 def _smallest(rows: list[Record]) -> Record:
@@ -56,7 +58,13 @@ def _smallest(rows: list[Record]) -> Record:
 
 
 def _density(record: Record) -> float:
-    return 1.0 if record.density is None else record.density
+    """What is left of the chain's first network: a shrunk one is not dense, though it keeps all of its own."""
+    return 1.0 if record.of_first is None else record.of_first
+
+
+def _cut(record: Record) -> bool:
+    """Whether the step's own density is another, as surgery made its network smaller."""
+    return record.of_first != record.density
 
 
 def _sentence(rows: list[Record]) -> str:
@@ -71,8 +79,8 @@ def _sentence(rows: list[Record]) -> str:
         return f"{_capital(right)}."
     with_all = f"; with all of them, {percent(_best(dense).accuracy)}" if dense else ""
     if shown.control:
-        return f"With {share(shown.density)} of its weights, chosen blindly, {right}{with_all}."
-    return f"With {share(shown.density)} of its weights, {right}{with_all}.{_files(rows)}"
+        return f"With {share(_density(shown))} of its weights, chosen blindly, {right}{with_all}."
+    return f"With {share(_density(shown))} of its weights, {right}{with_all}.{_files(rows)}"
 
 
 def _files(rows: list[Record]) -> str:
@@ -106,8 +114,9 @@ def _readings(rows: list[Record]) -> list[Reading]:
     if rows[0].control:
         return []
     best, kept = _best(rows), _smallest(rows)
-    first = f"{_spread(best)}{best.title}, density {share(_density(best))}"
-    least = f"{percent(kept.accuracy)} {_spread(kept)}{kept.title}"
+    left = share(_density(best))
+    first = f"{_spread(best)}{best.title}, {f'{left} {OF_FIRST}' if _cut(best) else f'density {left}'}"
+    least = f"{percent(kept.accuracy)} {_spread(kept)}{kept.title}{f'; {OF_FIRST}' if _cut(kept) else ''}"
     return [
         Reading("Best accuracy", percent(best.accuracy), first),
         Reading("Least density that keeps up", share(_density(kept)), least),

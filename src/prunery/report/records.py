@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import Step
-from ..spec import Prune, Refused, Spec, chosen, dumps
+from ..spec import Factorise, Prune, Refused, Shrink, Spec, chosen, dumps
 from .facts import Facts
 from .lineage import Files, lineage, ordered, with_ancestors
 from .recipes import recipe_text
-from .titles import as_text, data, flat, network, role, titles
+from .titles import as_text, data, flat, given, network, remembered, role, titles
 
 CURVES = (
     "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
@@ -23,6 +23,8 @@ MOST_ROWS, LEAST_ROWS, ALL_ROWS = 600, 60, 60_000
 """of one history, and of all histories of a page together"""
 EDITION = "2.8e8"
 """of the score game's rules: the current one"""
+SURGERY = (Shrink, Factorise)
+"""steps after which there are fewer weights to be counted"""
 LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
 
 
@@ -49,6 +51,8 @@ class Record:
     val_accuracy: float | None
     val_n: int | None
     density: float | None
+    of_first: float | None
+    """what is left of the chain's first network: other than the density where surgery made the network smaller"""
     parameters: int | None
     kept: int | None
     multiply_adds: int | None
@@ -90,14 +94,18 @@ class Album:
 def gather(
     steps: list[Step], labels: Mapping[str, str] | None = None, allowed: Callable[[Path], bool] = lambda folder: True
 ) -> Album:
-    """The steps and their ancestors in folders that are `allowed`; `labels` are a recipe's, by the steps' names."""
+    """The steps and their ancestors in folders that are `allowed`.
+
+    `labels` are a recipe's, by the steps' names; of other steps the folders of runs recall them.
+    """
     if not steps:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
     files = ordered(with_ancestors(steps, allowed))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
     common = _common([f.spec for f in files], list(settings.values()))
     shorts, at = _shorts([f.name for f in files]), {f.name: i for i, f in enumerate(files)}
-    labels, records, most = labels or {}, [], _most(files)
+    told = remembered({s.folder.parent for s in steps}, allowed) | dict(labels or {})
+    labels, records, most = given(files, told), [], _most(files)
     for file, title in zip(files, titles(files, labels), strict=True):
         about: dict[str, Any] = {
             "short": shorts[file.name], "label": labels.get(file.name, ""), "title": title,
@@ -120,7 +128,7 @@ def _record(file: Files, chain: list[Files], about: dict[str, Any]) -> Record:
         name=file.name, kind=file.spec.kind, role=role(specs), control=_blind(specs), **about,
         network=network(specs), data=data(specs),
         seconds=env.number("seconds"), parts=env.whole("parts"), started=env.number("started"),
-        **_measured(result), **_trained(result.table("train"), file.rows), every=every,
+        **_measured(result), of_first=_of_first(chain), **_trained(result.table("train"), file.rows), every=every,
         curve={key: [_rounded(row.number(key)) for row in rows] for key in CURVES} if rows else {},
         layers=[_layer(facts) for facts in result.tables("layers")],
         sensitivity=_sensitivity(result.tables("sensitivity")),
@@ -139,6 +147,22 @@ def _measured(result: Facts) -> dict[str, Any]:
         "score": result.table("score").table(EDITION).number("score"),
         "images": [images.whole(k) for k in ("train", "validation", "test")],
     }  # fmt: skip
+
+
+def _of_first(chain: list[Files]) -> float | None:
+    """Kept weights over the first network's: density counts only those that surgery has left to be pruned."""
+    density = chain[-1].result.number("density")
+    cuts = [i for i, file in enumerate(chain) if isinstance(file.spec, SURGERY)]
+    if density is None or not cuts:
+        return density
+    first, now = _prunable(chain[: cuts[0]]), _prunable(chain[cuts[-1] :])
+    return density * (now / first) if first and now else density
+
+
+def _prunable(files: list[Files]) -> int:
+    """Weights that could be pruned, as the first step that measured its layers tells; 0 where none did."""
+    sums = (sum(layer.whole("prunable") or 0 for layer in file.result.tables("layers")) for file in files)
+    return next(filter(None, sums), 0)
 
 
 def _trained(train: Facts, rows: list[Facts]) -> dict[str, Any]:

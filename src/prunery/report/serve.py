@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ..runs import ENV, METRICS, RESULT, SPEC, TIMES, WEIGHTS, Runs, Step
+from ..runs import ASKED, ENV, METRICS, RESULT, SPEC, TIMES, WEIGHTS, Runs, Step
 from ..spec import Refused
 from .more import More
 from .page import NOTHING, page
@@ -55,10 +55,9 @@ class Site:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def version(self) -> str:
-        """Changes when a step is finished or removed, or timed."""
-        found = (
-            sorted((*self.runs.glob(f"*-*/{ENV}"), *self.runs.glob(f"{TIMES}/*.json"))) if self.runs.is_dir() else []
-        )
+        """Changes when a step is finished or removed, or timed, or asked for under another name."""
+        kinds = (f"*-*/{ENV}", f"{TIMES}/*.json", f"{ASKED}/*.json")
+        found = sorted(p for kind in kinds for p in self.runs.glob(kind)) if self.runs.is_dir() else []
         told = "\n".join(f"{p.parent.name} {p.name} {_changed(p)}" for p in found)
         return sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 

@@ -1,10 +1,14 @@
 """What each step is called: a recipe's label where one is known, or its kind and what sets its branch apart."""
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal, get_origin
 
+from ..runs import records
 from ..spec import Init, Spec, hints, plain
 from .lineage import Files, lineage
 
@@ -17,12 +21,29 @@ def titles(files: list[Files], labels: Mapping[str, str]) -> list[str]:
     chains = {f.name: lineage(f, files, at) for f in files}
     specs = {name: [f.spec for f in chain] for name, chain in chains.items()}
     branches = _branches(files, {name: role(s) for name, s in specs.items()})
-    found, groups = dict(labels), defaultdict(list)
-    for name in (n for n in chains if n not in labels):
-        groups[role(specs[name]), network(specs[name]), data(specs[name])].append(name)
-    for (kind, *_), names in groups.items():
-        found |= zip(names, _apart(kind, [chains[n] for n in names], branches), strict=True)
+    found: dict[str, str] = {}
+    groups = defaultdict(list)
+    for name, s in specs.items():
+        groups[labels.get(name) or role(s), network(s), data(s)].append(name)
+    for (called, *_), names in groups.items():
+        found |= zip(names, _apart(called, [chains[n] for n in names], branches), strict=True)
     return [found[f.name] for f in files]
+
+
+def given(files: list[Files], labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels that somebody chose: of those that a recipe counts out (train, train2), the kind says more."""
+    own = {f.name: f.spec.kind for f in files if labels.get(f.name)}
+    return {name: labels[name] for name, kind in own.items() if not re.fullmatch(rf"{kind}\d*", labels[name])}
+
+
+def remembered(roots: Iterable[Path], allowed: Callable[[Path], bool]) -> dict[str, str]:
+    """What recipes called their steps, as folders of runs recall it; the latest recipe's word counts."""
+    found: dict[str, str] = {}
+    for root in roots:
+        with suppress(OSError):  # a record that went away in the meantime: names are worth no refusal
+            for told in (t for t in records(root)[0] if allowed(t.file)):
+                found |= {name: label for label, name in told.steps.items() if label != name}
+    return found
 
 
 def role(specs: list[Spec]) -> str:

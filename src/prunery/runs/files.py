@@ -208,7 +208,8 @@ def another_kind(path: Path, data: bytes) -> str:
         if path.suffix == ".safetensors":
             return f"{seen}; load its weights into the network and prunery.save(network, FILE)"
         recipe, python = f"--set model.weights={path} in a recipe", f"prunery.load(NAME, weights={quote(str(path))})"
-        return f"{seen}; name its network: --model FILE.py:NAME with prune or pack, {recipe}, {python} in Python"
+        named = "--model FILE.py:NAME with prune, sensitivity, pack or export"
+        return f"{seen}; name its network: {named}, {recipe}, {python} in Python"
     return ""
 
 

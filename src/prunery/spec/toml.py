@@ -20,7 +20,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise Refused(f"{path} does not exist; expected a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} cannot be read: {error}; expected a TOML file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Refused(f"{path} cannot be read: {reason}; expected a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise Refused(f"{path} is not TOML: {error}; mend the file there") from None
     except RecursionError:

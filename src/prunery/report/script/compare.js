@@ -4,7 +4,8 @@ const compared = () => [...new Set([...state.plotted.keys(), state.current])];
 
 const RESULTS = [
   ["test accuracy", (step) => (step.accuracy === null ? NONE : `${format.percent(step.accuracy)}${step.se === null ? "" : ` ± ${format.hundredths(step.se)}`}`)],
-  ["test images", (step) => format.whole(step.n)], ["density", (step) => format.share(step.density)], ["weights kept", (step) => format.whole(step.kept)],
+  ["test images", (step) => format.whole(step.n)], ["density", (step) => format.share(step.density)],
+  ["of the first network’s weights", (step) => (STEPS.some(cut) ? format.share(step.of_first) : NONE)], ["weights kept", (step) => format.whole(step.kept)],
   ["multiply-adds kept", (step) => format.whole(step.kept_multiply_adds)], ["bytes", (step) => format.whole(step.bytes)], ["score", (step) => format.score(step.score)],
   ["milliseconds", (step) => ms(timesOf(step)?.ms)],
   ["time of the step", (step) => format.seconds(step.seconds)],

@@ -2,7 +2,7 @@
 
 const layerKeys = ["name", "type", "parameters", "prunable", "kept", "density", "multiply_adds", "kept_multiply_adds"];
 const stepKeys = [
-  "name", "role", "title", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "parameters", "kept",
+  "name", "role", "title", "kind", "network", "data", "accuracy", "se", "n", "loss", "val_accuracy", "val_n", "density", "of_first", "parameters", "kept",
   "multiply_adds", "kept_multiply_adds", "bytes", "score", "seconds", "parts", "started", "conditions",
 ];
 const around = (step) => [

@@ -29,7 +29,7 @@ function measured(step) {
     ["test accuracy", step.accuracy === null ? null : near(step.accuracy, step.se, step.n)],
     ["test loss", step.loss === null ? null : format.number(step.loss)],
     ["validation", step.val_accuracy === null ? null : near(step.val_accuracy, null, step.val_n)],
-    ["density", step.density === null ? null : format.share(step.density)],
+    ["density", step.density === null ? null : `${format.share(step.density)}${cut(step) ? `; ${format.share(step.of_first)} of the first network’s weights` : ""}`],
     ["parameters", step.parameters === null ? null : of(step.kept, step.parameters, format.whole)],
     ["multiply-adds", step.multiply_adds === null ? null : of(step.kept_multiply_adds, step.multiply_adds, format.whole)],
     ["file", step.bytes === null ? null : `${format.whole(step.bytes)} bytes`],

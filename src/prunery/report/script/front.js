@@ -1,7 +1,7 @@
 // Accuracy against what it costs, with the front.
 
 const COSTS = {
-  density: ["density", (step) => step.density, format.share],
+  density: [STEPS.some(cut) ? "density of the first network" : "density", (step) => step.of_first, format.share],
   work: ["multiply-adds", (step) => step.kept_multiply_adds ?? step.multiply_adds, format.si],
   bytes: ["bytes", (step) => step.bytes, format.bytes],
   ...(TIMES.length ? { ms: ["milliseconds", (step) => timesOf(step)?.ms, ms] } : {}),

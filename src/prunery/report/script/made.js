@@ -21,13 +21,17 @@ function kindOf(layer, at, layers) {
   return layer.output.length > 2 && places === 1 ? "squeeze" : "pointwise";
 }
 
+// What is kept of a layer counts its weights; biases, and whatever else is not pruned, stay.
+const keptOf = ({ parameters, prunable, kept }) => (kept ?? 0) + Math.max(0, (parameters ?? 0) - (prunable ?? parameters ?? 0));
+
 function kindRows(layers) {
   const weighty = layers.filter(({ shape }) => shape.length > 1), found = new Map();
   weighty.forEach((layer, at) => {
     const kind = kindOf(layer, at, weighty);
     const row = found.get(kind) ?? { kind, layers: 0, parameters: 0, kept: 0, multiply_adds: 0, kept_multiply_adds: 0 };
     row.layers += 1;
-    for (const key of ["parameters", "kept", "multiply_adds", "kept_multiply_adds"]) row[key] += layer[key] ?? 0;
+    for (const key of ["parameters", "multiply_adds", "kept_multiply_adds"]) row[key] += layer[key] ?? 0;
+    row.kept += keptOf(layer);
     found.set(kind, row);
   });
   return Object.keys(KINDS).filter((kind) => found.has(kind)).map((kind) => found.get(kind));

@@ -17,6 +17,8 @@ function chain(i) {
   return found;
 }
 const title = (i) => `${STEPS[i].title} ${STEPS[i].short}`;
+// Where surgery made the network smaller, what is left of the chain’s first one is less than the step’s own density.
+const cut = (step) => step.of_first !== step.density;
 const children = STEPS.map(() => []);
 STEPS.forEach((step, i) => step.parent !== null && children[step.parent].push(i));
 const say = (text) => { $("status").textContent = text; };

@@ -2,7 +2,8 @@
 
 const COLUMNS = [
   ["role", "step", null], ["network", "network", format.text], ["data", "data", format.text], ["accuracy", "accuracy, %", format.hundredths],
-  ["se", "± se", format.hundredths], ["n", "n", format.whole], ["density", "density", format.share], ["kept", "parameters kept", format.whole],
+  ["se", "± se", format.hundredths], ["n", "n", format.whole], ["density", "density", format.share],
+  ...(STEPS.some(cut) ? [["of_first", "of the first network", format.share]] : []), ["kept", "parameters kept", format.whole],
   ["kept_multiply_adds", "multiply-adds kept", format.si], ["bytes", "bytes", format.whole], ["seconds", "time", format.seconds], ["conditions", "cond.", format.text],
 ];
 const numeric = (key) => !["role", "network", "data", "conditions"].includes(key);

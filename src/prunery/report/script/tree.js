@@ -49,7 +49,7 @@ function treeRow(row) {
   }, rails(row), h("span", { class: "who" }, h("strong", {}, step.label || step.role), " ", h("code", {}, step.short)),
   h("span", { class: "what" }, ...(settings.length ? settings : [h("em", {}, step.missing ? `from ${step.missing}, not in this folder` : "as by default")])),
   h("span", { class: "acc" }, format.hundredths(step.accuracy), h("small", {}, step.se === null ? "" : ` ±${NARROW}${format.hundredths(step.se)}`)),
-  h("span", { class: "den" }, step.density === null ? NONE : format.share(step.density), bar(step.density)), pin);
+  h("span", { class: "den", title: cut(step) ? `${format.share(step.of_first)} of the first network’s weights` : null }, step.density === null ? NONE : format.share(step.density), bar(step.density)), pin);
 }
 
 function bar(part, color) {
