@@ -280,7 +280,7 @@ def claims(rows: list[Row], turns: int, quick: bool) -> list[dict[str, Any]]:
 def told(rows: list[Row]) -> str:
     steps = {row.net.label: row.net.step for row in rows}
     return "\n\n".join([
-        "![accuracy over milliseconds](chain.svg)",
+        "![milliseconds of each network in each run time](chain.svg)",
         f"Times as fast: against {base_of(rows).name}, medians over medians.",
         "The networks: " + ", ".join(f"{label} {step}" for label, step in steps.items()) + ".",
     ])  # fmt: skip
@@ -290,28 +290,38 @@ MARKS = {"torch": "s", "onnxruntime": "o", "openvino": "^", OURS: "D"}
 
 
 def drawn(rows: list[Row], folder: Path) -> None:
-    """Accuracy over milliseconds, a panel a batch size: a colour for a run time, hollow where it computes in bytes."""
+    """A line a network, a mark a run time over milliseconds: hollow in bytes, faint where more than a point is lost."""
     from matplotlib import rc_context, style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    sources = list(MARKS)
+    nets = list(dict.fromkeys(row.net.label for row in rows))
+    floats = {row.net.label: row.net.accuracy for row in rows}
+    floor = best_whole(rows) - POINT
     with style.context("default"), rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-        for axis, batch in zip(figure.subplots(2, 1, sharey=True), BATCHES, strict=True):
+        figure = Figure(figsize=(8.6, 0.5 * len(nets) + 1.6), layout="constrained")
+        for axis, batch in zip(figure.subplots(1, 2, sharey=True), BATCHES, strict=True):
             for row in rows:
                 source = row.run_time.partition("-")[0].partition(",")[0]
-                color = LIGHT[sources.index(source)]
-                face = "none" if "int8" in row.run_time else color
-                at = row.times[batch].median_ms, 100 * row.accuracy
-                axis.plot(*at, MARKS[source], color=color, mfc=face, ms=5)
-                if row.run_time == OURS:
-                    axis.annotate(row.net.label, at, xytext=(4, -8), textcoords="offset points", fontsize=6)
-            axis.axhline(100 * (best_whole(rows) - POINT), color=LIGHT[4], lw=0.8, ls=(0, (1, 2)))
+                color = LIGHT[list(MARKS).index(source)]
+                look = {
+                    "mfc": "none" if in_bytes(row.run_time) else color,
+                    "alpha": 1 if row.accuracy >= floor else 0.3,
+                }
+                axis.plot(
+                    row.times[batch].median_ms, nets.index(row.net.label), MARKS[source], color=color, ms=6, **look
+                )
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_xlabel(f"milliseconds for {batch} image{'s' * (batch > 1)}, one thread")
-            axis.set_ylabel("test accuracy, %")
+            axis.set_yticks(range(len(nets)), [f"{LABELS[n]}: {100 * floats[n]:.1f} %" for n in nets])
+            axis.set_ylim(len(nets) - 0.5, -0.5)
         handles = [axis.plot([], [], m, color=LIGHT[i], label=n)[0] for i, (n, m) in enumerate(MARKS.items())]
-        figure.legend(handles=handles, loc="outside right center")
+        handles += axis.plot([], [], "o", color=LIGHT[4], mfc="none", label="in bytes")
+        handles += axis.plot([], [], "o", color=LIGHT[4], alpha=0.3, label=f"under {100 * floor:.1f} %")
+        figure.legend(handles=handles, loc="outside lower center", ncols=6)
         save(figure, folder, "chain")
 
 
