@@ -314,6 +314,8 @@ def test_a_shrunk_file_begins_a_recipe(prunery, trained, tmp_path):
     done = prunery("prune", train, "--runs", str(trained), *words, "--json")
     assert done.code == 0, done.err
     after = json.loads(done.out)["after"]
+    told = [json.loads(prunery("explain", f, "--runs", str(trained), "--json").out) for f in (str(small), train)]
+    assert [t["layers_changed"] for t in told] == [True, False]
     model = prunery_chain.opened(small)[2]
     out.write_text(
         f'[data]\nname = "digits"\n[model]\nname = "{model.name}"\nweights = "{small}"\n'
@@ -407,6 +409,8 @@ def test_explain_tells_packed_files(prunery, shelf):
     assert told["input"] == [1, 8, 8]
     layers = load_packed(shelf / "net.prunery").explain()
     assert told["carried_out"] == sum(layer.multiply_adds for layer in layers) > 0
+    memory = load_packed(shelf / "net.prunery").memory()
+    assert told["memory"] == {"bytes_of_weights": memory["weights"], "bytes_of_a_call": memory["run"]}
 
 
 def test_explain_tells_onnx(prunery, tmp_path):

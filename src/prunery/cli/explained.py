@@ -79,7 +79,8 @@ def _ours(path: Path, about: Told, runs: Path) -> Told:
     told: Told = {
         "kind": "a compact checkpoint of prunery" if packed else "a checkpoint of prunery",
         "network": {k: v for k, v in plain(model).items() if v not in ("", [], (), 0)},
-        "pruned": bool(state.masks), "quantised": bool(state.scales) or bool(quantize.quantised_layers(network)),
+        "masked": bool(state.masks), "layers_changed": "architecture" in about,
+        "quantised": bool(state.scales) or bool(quantize.quantised_layers(network)),
         **{k: sizes[k] for k in SIZES},
     }  # fmt: skip
     if (tuple(model.input), model.classes) == GAME:
@@ -122,6 +123,12 @@ def _made(step: Step) -> Told:
     }  # fmt: skip
 
 
+def _memory(packed: Packed) -> Told:
+    """Bytes, in words that say so."""
+    found = packed.memory()
+    return {"bytes_of_weights": found["weights"], "bytes_of_a_call": found["run"]}
+
+
 def _said(about: Told) -> Told:
     """What a file says of itself, without settings that are not set."""
     full = {k: _said(v) if isinstance(v, dict) else v for k, v in about.items()}
@@ -136,7 +143,7 @@ def _packed(path: Path) -> Told:
         "carried_out": round(sum(layer.multiply_adds for layer in layers)),
         "predicted_us": round(sum(layer.predicted_us for layer in layers), 1),
         "kernels": sorted({layer.kernel for layer in layers if layer.multiply_adds}),
-        "memory": packed.memory(), "about": _said(packed.about),
+        "memory": _memory(packed), "about": _said(packed.about),
         "note": "carried out: multiply-adds for one image, without the zeros that the kernels chosen here leave out; "
         "prunery bench FILE times it; prunery pack CHECKPOINT --explain tells each layer",
     }  # fmt: skip
