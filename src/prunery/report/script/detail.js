@@ -9,7 +9,7 @@ function drawDetail() {
     pairs(measured(step)),
     h("h4", {}, `Conditions ${step.conditions}`), pairs([...DATA.conditions[step.conditions], ...made(step)]),
     h("h4", {}, "Again"), ...again(step, recipe),
-    h("h4", {}, "Spec"), h("pre", { class: "spec" }, ...specLines(step, toml)));
+    h("h4", {}, "Spec"), h("pre", { class: "spec", tabindex: "0", "aria-label": "Spec" }, ...specLines(step, toml)));
 }
 
 // The whole spec, with the lines that were chosen in ink and the defaults pale.
