@@ -175,8 +175,8 @@ def test_fields_that_do_not_go_together_are_refused(values, text):
 
 
 HINTS = [
-    ("magnitud", ["magnitude", "random"], "; did you mean magnitude?"),
-    ("adma", ["sgd", "adam", "adadelta"], "; did you mean adam?"),
+    ("magnitud", ["magnitude", "random"], "; did you mean magnitude? choose one of magnitude, random"),
+    ("adma", ["sgd", "adam", "adadelta"], "; did you mean adam? choose one of sgd, adam, adadelta"),
     ("xyz", ["sgd", "adam"], "choose one of sgd, adam"),
     (3, [2, 4], "= 3 is unknown; choose one of 2, 4"),
     (None, ["a"], "= None is unknown; choose one of a"),
