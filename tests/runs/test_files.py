@@ -89,7 +89,7 @@ def test_files_of_other_kinds_are_told_by_what_they_are(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 of something else")
     save_file(state, tmp_path / "a.safetensors")
     wrong = {
-        "a.pt": ("PyTorch file (torch.save)", "--model FILE.py:NAME", f"--set model.weights={tmp_path}/a.pt", "prunery.load"),
+        "a.pt": ("PyTorch file (torch.save)", "--model FILE", f"--set model.weights={tmp_path}/a.pt", "prunery.load"),
         "old.pth": ("PyTorch file (torch.save)", "--model FILE.py:NAME"),
         "misnamed.safetensors": ("PyTorch file (torch.save)", "prunery.save"),
         "a.prunery": ("is a packed network", f"prunery bench {tmp_path}/a.prunery", "prunery.runtime.load"),
