@@ -64,9 +64,8 @@ def names_a_run(what: str) -> bool:
 
 def as_seen(what: str, runs: Path, name: str) -> Data:
     """The images as the run's own steps saw them, above all in their scaling; plain for another set or a lone file."""
-    name = f"folder:{name}" if os.path.isdir(name) and name not in data.DATASETS else name
-    found = its_own(what, runs, name)
-    return found or Data(name=name)
+    name = data.named(name)
+    return its_own(what, runs, name) or Data(name=name)
 
 
 def its_own(what: str, runs: Path, name: str = "") -> Data | None:

@@ -1,7 +1,6 @@
 """`prunery init`: a recipe for the user's network and data, tried as far as can be without training."""
 
 import json
-import os
 import shlex
 import sys
 import tomllib
@@ -31,7 +30,7 @@ def started(
         raise Refused(f"{out} is there already; expected another name (--out), or --force to write over it")
     if resize < 0:
         raise Refused(f"--resize = {resize} is not allowed; expected 0 or more")
-    name = f"folder:{what}" if os.path.isdir(what) and what not in data.DATASETS else what
+    name = data.named(what)
     with redirect_stdout(sys.stderr):
         spec, facts = _images(name, resize, root)
         count = _count(spec, root)

@@ -1,6 +1,7 @@
 """The sets by name, and the way from a spec to tensors."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,6 +108,11 @@ def _published(spec: Data, root: Path) -> Published:
         return cached(spec.name, resize, root, opened(spec.name, root, resize))
     except OSError as error:
         raise Refused(f"{spec.name}: {error.filename or root} cannot be read: {error.strerror or error}") from None
+
+
+def named(what: str) -> str:
+    """The name of what a command calls its images: a set's own, or a folder's path."""
+    return f"folder:{what}" if what not in DATASETS and os.path.isdir(what) else what
 
 
 def describe(splits: Splits) -> dict[str, Any]:

@@ -159,21 +159,21 @@ class Remote(Runs):
         self,
         node: Node,
         make: Callable[[Work], None],
-        waiting: Callable[[str], None] = print,
+        say: Callable[[str], None] = print,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Step:
         """As in a folder, but what any machine has finished is fetched, and what one left off is taken up."""
         if not self.path(node).exists():
             if self._seal(node.name):
-                return self.fetch(node.name, waiting, stopping)
+                return self.fetch(node.name, say, stopping)
             for name in {n.name for n in (node.parent, node.chain()[0]) if n and n is not node}:
-                self.fetch(name, waiting, stopping)
-        step = super().once(node, functools.partial(self._taken_up, node.name, make, waiting), waiting, stopping)
+                self.fetch(name, say, stopping)
+        step = super().once(node, functools.partial(self._taken_up, node.name, make), say, stopping)
         self._upload(step)
         return step
 
     def fetch(
-        self, name: str, waiting: Callable[[str], None] = print, stopping: Callable[[], bool] = lambda: False
+        self, name: str, say: Callable[[str], None] = print, stopping: Callable[[], bool] = lambda: False
     ) -> Step:
         """A finished step of the store in this machine's folder, every file as its seal says."""
         final, work = self.root / name, self.root / WORK
@@ -181,7 +181,7 @@ class Remote(Runs):
             return Step(final)
         with writing(work):
             work.mkdir(parents=True, exist_ok=True)
-        with lock(work / f"{name}.lock", waiting, stopping):
+        with lock(work / f"{name}.lock", say, stopping):
             if not final.exists():
                 self._put(self._files(name), work / name, final)
         return Step(final)
@@ -232,18 +232,18 @@ class Remote(Runs):
             self.store.write(f"{step.name}/{SEALED}", _json({"folder": folder, "files": sums}))
         self.store.remove(_kept(step.name))
 
-    def _taken_up(self, name: str, make: Callable[[Work], None], say: Callable[[str], None], work: Work) -> None:
+    def _taken_up(self, name: str, make: Callable[[Work], None], work: Work) -> None:
         """The maker, from the furthest checkpoint of any machine, and every new one goes to the store."""
         self._resume(name, work.folder)
-        work.kept = lambda: self._keep(name, work.folder, say)
+        work.kept = lambda: self._keep(name, work)
         make(work)
 
-    def _keep(self, name: str, folder: Path, say: Callable[[str], None]) -> None:
+    def _keep(self, name: str, work: Work) -> None:
         """A checkpoint in the store, with the metrics that it counts on; one that does not arrive ends no training."""
         try:
-            self.store.write(_kept(name), _zipped({f: (folder / f).read_bytes() for f in (METRICS, CHECKPOINT)}))
+            self.store.write(_kept(name), _zipped({f: (work.folder / f).read_bytes() for f in (METRICS, CHECKPOINT)}))
         except Unreached as error:
-            say(f"{name}: this checkpoint is on this machine only: {error}")
+            work.say(f"{name}: this checkpoint is on this machine only: {error}")
 
     def _resume(self, name: str, folder: Path) -> None:
         """The store's checkpoint in the place of this machine's, where it is further."""
