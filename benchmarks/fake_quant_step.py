@@ -24,7 +24,7 @@ from prunery.pruning import pairs
 from prunery.quantize import folded, in_integers, is_quantised, planned, quantised_
 from prunery.spec import Data, Model, Quantize
 from prunery.train import evaluate
-from prunery.train.depthwise import quick
+from prunery.train.half import arithmetic
 
 TARGET = 2.0
 BATCH, STEPS = 128, 3
@@ -46,7 +46,7 @@ def stepper(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[]
     rule = torch.optim.SGD(network.parameters(), 0.01, 0.9, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16), quick(network, "bfloat16", "cpu"):
+        with arithmetic("bfloat16", "cpu"):
             loss = F.cross_entropy(network(x).float(), y)
         rule.zero_grad()
         loss.backward()

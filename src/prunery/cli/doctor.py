@@ -46,8 +46,11 @@ def devices() -> dict[str, str]:
     """Devices that PyTorch can compute on."""
     import torch
 
+    from ..train.half import has_bfloat16
+
+    half = "has bfloat16" if has_bfloat16() else "bfloat16 computed in float32"
     cards = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-    return {"cpu": f"{torch.get_num_threads()} threads", **cards}
+    return {"cpu": f"{torch.get_num_threads()} threads, {half}", **cards}
 
 
 def native() -> dict[str, Any]:

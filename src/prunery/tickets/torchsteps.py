@@ -15,7 +15,8 @@ from ..data import Images, Splits, Stream
 from ..masks import Mask, apply_
 from ..spec import Lottery, Refused, Train
 from ..train import Evaluation, evaluate
-from ..train.evaluate import arithmetic, laid
+from ..train.evaluate import laid
+from ..train.half import arithmetic
 from ..train.loop import derived
 from ..train.optim import optimizer
 from .fcsteps import Snapshot

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import Images, Splits, inputs
+from .half import arithmetic
 
 PIXELS = (
     128 * 3 * 32 * 32
@@ -80,8 +81,3 @@ def laid(x: Tensor, network: nn.Module) -> Tensor:
     """Images in the memory layout that the network's weights have."""
     last = any(p.ndim == 4 and not p.is_contiguous() for p in network.parameters())
     return x.contiguous(memory_format=torch.channels_last) if last else x
-
-
-def arithmetic(precision: str, device: str) -> torch.autocast:
-    """The context in which forward and backward compute."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")

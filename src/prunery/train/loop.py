@@ -15,9 +15,9 @@ from ..data import Splits, Stream
 from ..masks import Mask, apply_
 from ..runs import State, Work
 from ..spec import Refused, Train
-from .depthwise import quick
-from .evaluate import Evaluation, arithmetic, evaluate, frozen
+from .evaluate import Evaluation, evaluate, frozen
 from .freeze import NORMS, Freezing
+from .half import arithmetic
 from .loss import loss_of
 from .optim import joined_, optimizer, rate
 
@@ -162,8 +162,7 @@ class Loop:
         x, y = self.stream(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.spec, self.step, self.stream.steps_per_epoch, self.total)
-        half, device = self.spec.precision, x.device.type
-        with arithmetic(half, device), quick(self.network, half, device), lone_image(len(y), self.spec.batch):
+        with arithmetic(self.spec.precision, x.device.type), lone_image(len(y), self.spec.batch):
             loss, logits = loss_of_step(x, y, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

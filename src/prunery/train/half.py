@@ -1,16 +1,20 @@
-"""Depthwise convolutions in half precision on a CPU: the same sums without torch's slow ways back.
+"""bfloat16 on a CPU, without torch's slow ways: the same numbers, multiplied in single precision and rounded once.
 
-In bfloat16 torch 2.15 differentiates some grouped convolutions many times slower than in single precision (a batch of
+A processor without instructions for it: torch 2.15 falls back to plain loops (a batch of 128 through the score game's
+tiny network, one core with AVX2: more than 5 s a step, and 0.5 in single precision). All products are taken there.
+
+One with them: torch differentiates some grouped convolutions many times slower than in single precision (a batch of
 128, one core): towards inputs where there is a stride (48 channels of 16x16: 48 ms against 0.6), towards weights where
-the filter is larger than 3x3 or than what it makes (672 channels of 4x4, 5x5: 93 ms against 19). Those gradients are
-computed in single precision, from the same numbers, and rounded once.
+the filter is larger than 3x3 or than what it makes (672 channels of 4x4, 5x5: 93 ms against 19). Those alone are taken.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -51,7 +55,7 @@ def _large(weight: Tensor, made: Tensor) -> bool:
 
 
 class _Instead(TorchFunctionMode):
-    """Takes grouped convolutions wherever a network calls them; everything else goes its way."""
+    """Takes slow grouped convolutions wherever a network calls them; everything else goes its way."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -76,7 +80,45 @@ def _pair(told: Any) -> list[int] | None:
     return [told, told] if isinstance(told, int) else [told[0], told[-1]]
 
 
-def quick(network: nn.Module, precision: str, device: str) -> AbstractContextManager[Any]:
-    """The context in which a training step's grouped convolutions are quick, where there are any."""
-    some = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
-    return _Instead() if some and precision == "bfloat16" and device == "cpu" else nullcontext()
+PRODUCTS = {
+    torch.conv1d, torch.conv2d, torch.conv3d,
+    torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+    torch.nn.functional.linear, torch.nn.functional.scaled_dot_product_attention,
+    *(getattr(where, name) for where in (torch, Tensor) for name in ("matmul", "mm", "bmm", "addmm", "baddbmm")),
+    Tensor.__matmul__,
+}  # fmt: skip
+"""what autocast computes in bfloat16"""
+
+
+class _Single(TorchFunctionMode):
+    """Every product of numbers that bfloat16 holds, in single precision and rounded once, there and back."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return func(*map(_held, args), **{k: _held(v) for k, v in kwargs.items()}).bfloat16()
+
+
+def _held(told: Any) -> Any:
+    """Floats as bfloat16 holds them, to be multiplied in single precision."""
+    return told.bfloat16().float() if isinstance(told, Tensor) and told.is_floating_point() else told
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether torch multiplies bfloat16 by this processor's own instructions."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[None]:
+    """The context in which forward and backward compute."""
+    half = precision == "bfloat16"
+    with torch.autocast(device, torch.bfloat16, enabled=half), _ways() if half and device == "cpu" else nullcontext():
+        yield
+
+
+def _ways() -> TorchFunctionMode:
+    return _Instead() if has_bfloat16() else _Single()

@@ -1,11 +1,14 @@
-"""Depthwise convolutions in half precision: the numbers of torch's own, and taken where they are called."""
+"""bfloat16 on a CPU: the numbers of torch's own, and other ways taken where torch's are slow and nowhere else."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prunery.train.depthwise import Grouped, quick
+from prunery.train import half
+from prunery.train.half import Grouped, _Instead, _Single, arithmetic
 
 
 class Net(nn.Module):
@@ -40,8 +43,8 @@ def test_forwards_and_gradients_are_those_of_half_precision(bias, side, stride, 
     torch.manual_seed(0)
     network = Net(bias, side=side, stride=stride).to(memory_format=layout)
     x = torch.randn(4, 3, 12, 12).contiguous(memory_format=layout)
-    loss, inwards, grads = gradients(network, x, quick(network, "bfloat16", "cpu"))
-    same, torchs, others = gradients(network, x, quick(network, "float32", "cpu"))
+    loss, inwards, grads = gradients(network, x, _Instead())
+    same, torchs, others = gradients(network, x, nullcontext())
     assert torch.equal(loss, same), "forwards nothing changes"
     assert torch.equal(grads["last.weight"], others["last.weight"])
     if side == 3:
@@ -76,7 +79,7 @@ def test_only_what_is_slow_goes_another_way(monkeypatch):
     monkeypatch.setattr(Grouped, "apply", lambda *a: taken.append(a[3]) or apply(*a))
     network = Net(True)
     x = torch.randn(2, 3, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16), quick(network, "bfloat16", "cpu"):
+    with torch.autocast("cpu", torch.bfloat16), _Instead():
         network(x)
         F.conv2d(x, torch.randn(3, 1, 3, 3), padding=1, groups=3)
         F.conv2d(x, torch.randn(3, 1, 5, 5), stride=1, padding="same", groups=3)
@@ -84,16 +87,66 @@ def test_only_what_is_slow_goes_another_way(monkeypatch):
         F.conv2d(x[..., :2, :2], torch.randn(3, 1, 3, 3), padding=1, groups=3)
     assert taken == [([2, 2], [1, 1], [1, 1], 8), ([1, 1], [2, 2], [1, 1], 3), ([1, 1], [1, 1], [1, 1], 3)]
     taken.clear()
-    for precision, plain in (("float32", network), ("bfloat16", Net(True, groups=1))):
-        with torch.autocast("cpu", torch.bfloat16), quick(plain, precision, "cpu"):
-            plain(x)
+    with torch.autocast("cpu", torch.bfloat16), _Instead():
+        Net(True, groups=1)(x)
     assert not taken
 
 
 def test_frozen_weights_get_no_gradients():
     network = Net(True)
     network.depthwise.requires_grad_(False)
-    _, inwards, grads = gradients(network, torch.randn(2, 3, 8, 8), quick(network, "bfloat16", "cpu"))
+    _, inwards, grads = gradients(network, torch.randn(2, 3, 8, 8), _Instead())
     assert grads["depthwise.weight"] is None
     assert float(inwards.abs().sum()) > 0
     assert float(grads["first.weight"].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_processor_without_bfloat16_finds_the_numbers_of_one_that_has_it(groups, layout):
+    torch.manual_seed(0)
+    network = Net(True, groups).to(memory_format=layout)
+    x = torch.randn(4, 3, 12, 12).contiguous(memory_format=layout)
+    loss, inwards, grads = gradients(network, x, _Single())
+    same, torchs, others = gradients(network, x, nullcontext())
+    near(loss, same)
+    near(inwards, torchs)
+    for name, found in grads.items():
+        near(found, others[name])
+
+
+@pytest.mark.parametrize("product", [F.conv2d, F.linear, torch.matmul, lambda x, w: x @ w, lambda x, w: x.matmul(w)])
+def test_products_are_rounded_once(product):
+    torch.manual_seed(1)
+    x, w = (torch.randn(2, 4, 5, 5), torch.randn(3, 4, 3, 3)) if product is F.conv2d else torch.randn(2, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16), _Single():
+        found = product(x, w)
+    assert found.dtype == torch.bfloat16, "what comes next reads what it would read of torch's own"
+    exact = product(x.bfloat16().double(), w.bfloat16().double())
+    apart = (found.double() - exact).abs() / exact.abs().clamp(min=1e-2)
+    assert 2**-12 < float(apart.max()) <= 2**-8, "half a step of bfloat16"
+
+
+def test_all_else_goes_its_way_in_single_precision():
+    x = torch.randn(3, 3)
+    with torch.autocast("cpu", torch.bfloat16), _Single():
+        with torch.autocast("cpu", enabled=False):
+            assert torch.equal(x @ x, torch.mm(x, x))
+            assert (x @ x).dtype == torch.float32
+        assert (x + x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("there", "way"), [(True, "_Instead"), (False, "_Single")])
+def test_the_way_is_the_processors(monkeypatch, there, way):
+    taken = []
+    monkeypatch.setattr(half, "has_bfloat16", lambda: there)
+    for name in ("_Instead", "_Single"):
+        made = getattr(half, name)
+        monkeypatch.setattr(half, name, lambda name=name, made=made: taken.append(name) or made())
+    x = torch.randn(2, 3)
+    with arithmetic("bfloat16", "cpu"):
+        assert (x @ x.T).dtype == torch.bfloat16
+    assert taken == [way]
+    with torch.autocast("cpu", torch.bfloat16), arithmetic("float32", "cpu"):
+        assert (x @ x.T).dtype == torch.float32
+    assert taken == [way]
