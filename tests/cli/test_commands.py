@@ -294,7 +294,7 @@ def test_doctor_says_what_is_missing_for_what(prunery, monkeypatch, tmp_path):
     done = prunery("doctor", "--runs", str(tmp_path))
     assert done.code == 0
     assert "missing; to follow training in TensorBoard, install tensorboard: pip install 'prunery[tens" in done.out
-    for part in ("device        cpu", "kernels", "data          digits", "writable"):
+    for part in ("device        cpu", "bfloat16", "kernels", "data          digits", "writable"):
         assert part in done.out
 
 
