@@ -152,6 +152,17 @@ def integers(density=1.0):
     return net.graph
 
 
+def curved():
+    """Convolutions of bytes that write floats, which become bytes again behind an activation that bytes have not."""
+    net = Net(4, 9, 8, seed=9)
+    x = net.add("quantize", [0], (4, 9, 8), ("u8", float(np.float32(0.02)), 120))
+    x = net.conv(x, 8, padding=(1, 1, 1, 1), activation="silu", to=("f32", 0.0, 0))
+    x = net.add("quantize", [x], (8, 9, 8), ("u8", float(np.float32(0.03)), 9))
+    x = net.conv(x, 8, groups=8, padding=(1, 1, 1, 1), density=0.5, activation="hard_swish", to=("f32", 0.0, 0))
+    net.linear(net.flat(x), 3)
+    return net.graph
+
+
 def wide():
     """More than 65536 inputs, so that an index needs 32 bits."""
     net = Net(70001, seed=6)
@@ -178,6 +189,7 @@ NETS = {
     "branches": (branches, "f32"),
     "activations": (activations, "f32"),
     "integers": (integers, "f32"),
+    "curved": (curved, "f32"),
     "sparse integers": (lambda: integers(0.2), "f32"),
     "wide": (wide, "f32"),
     "empty": (empty, "f16"),

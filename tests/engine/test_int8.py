@@ -9,7 +9,8 @@ from prunery.engine import integers
 from prunery.engine.calibrate import RANGES, quantised_graph
 from prunery.engine.file import write
 from prunery.engine.graph import Graph, Op, Tensor
-from prunery.engine.interpret import interpret
+from prunery.engine.harm import FEWEST, MOST, Harm, Kept, how_many, rounded
+from prunery.engine.interpret import applied, every_tensor, interpret, numbers
 from prunery.runtime import Broken, Packed
 from prunery.spec import Refused
 
@@ -159,12 +160,29 @@ CONVS = {
 
 @pytest.mark.usefixtures("vnni")
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
 @pytest.mark.parametrize("name", CONVS)
-def test_convolution(name, isa):
+def test_convolution(name, floats, isa):
     shape, outputs, settings = CONVS[name]
     net = Net(*shape, seed=len(name))
-    net.conv(0, outputs, **settings)
+    net.conv(0, outputs, floats=floats, **settings)
     agree(net, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("activation", ["silu", "hard_swish", "hard_sigmoid", "sigmoid", "gelu", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("name", ["wide", "by two", "depthwise", "one pixel"])
+def test_floats_behind_any_activation(name, activation, isa):
+    shape, outputs, settings = CONVS[name]
+    net = Net(*shape, seed=len(name))
+    slope = 0.1 if activation == "leaky_relu" else 0.0
+    net.conv(0, outputs, floats=True, **settings | {"activation": activation, "slope": slope})
+    packed = Packed(write(net.graph, {}), "the test's graph", isa=isa)
+    for count in (1, LANES[isa] + 1):
+        x = net.images(count)
+        wanted = expected(net.graph, x)
+        found = packed(x.reshape(count, *packed.input_shape)).reshape(wanted.shape)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
 
 
 @pytest.mark.usefixtures("vnni")
@@ -458,7 +476,7 @@ def whole(graph, images):
 def test_quantised_graph_is_near(made, choice, make):
     """Bytes say almost what floats say, and the kernels say exactly what the graph of bytes says."""
     net = made(make)
-    graph = quantised_graph(net.graph, [torch.from_numpy(net.images(32))], choice)
+    graph = quantised_graph(net.graph, [torch.from_numpy(net.images(32))], [choice], allowed=np.inf)
     assert any(t.type == "u8" for t in graph.tensors)
     assert graph.tensors[graph.output].type == "f32"
     x = net.images(20)
@@ -486,10 +504,106 @@ def test_correction_helps_on_average(make):
     batch = torch.from_numpy(net.images(64))
     wanted = whole(net.graph, batch.numpy())
     off = [
-        np.abs((whole(quantised_graph(net.graph, [batch], "minmax", c), batch.numpy()) - wanted).mean(0)).mean()
+        np.abs((whole(quantised_graph(net.graph, [batch], ["minmax"], c), batch.numpy()) - wanted).mean(0)).mean()
         for c in (False, True)
     ]
     assert off[1] < off[0]
+
+
+@pytest.mark.parametrize("activation", ["silu", "hard_swish"])
+def test_nothing_is_rounded_between_a_convolution_and_its_activation(activation, make):
+    net = make(3, 20, 20)
+    x = net.conv(0, 32, activation=activation)
+    x = net.conv(x, 64, activation=activation)
+    net.linear(net.op("global_pool", [net.conv(x, 64, activation="relu")], (64, 1, 1)), 9)
+    graph = quantised_graph(net.graph, [torch.from_numpy(net.images(16))])
+    kinds = {op.output: (op.kind, op.activation, graph.tensors[op.output].type) for op in graph.ops}
+    assert "dequantize" not in {kind for kind, *_ in kinds.values()}
+    assert list(kinds.values()).count(("conv", activation, "f32")) == 2
+    assert [op.kind for op in graph.ops if op.inputs[0] in kinds and kinds[op.inputs[0]][1] == activation] == [
+        "quantize"
+    ] * 2
+
+
+def outlying(make):
+    """A channel whose numbers are thousands of the others' and decide nothing, in front of the second convolution."""
+    net = make(3, 16, 16)
+    x = net.conv(0, 32, activation="relu")
+    net.graph.ops[0].weight[0] *= 3000
+    x = net.conv(x, 32, activation="relu")
+    net.graph.ops[1].weight[:, :9] = 0
+    x = net.conv(x, 32, activation="relu")
+    net.linear(net.op("global_pool", [x], (32, 1, 1)), 9)
+    return net
+
+
+def test_what_does_harm_stays_in_floats(make):
+    net = outlying(make)
+    batch = torch.from_numpy(net.images(32))
+    x = net.images(20)
+    wanted = whole(net.graph, x)
+    found, careless = (quantised_graph(net.graph, [batch], allowed=a) for a in (0.003, np.inf))
+    read = {op.name: g.tensors[op.inputs[0]].type for g in (found,) for op in g.ops if op.kind == "conv"}
+    assert read == {"layer0": "u8", "layer1": "f32", "layer2": "u8"}
+    assert all(careless.tensors[op.inputs[0]].type == "u8" for op in careless.ops if op.kind == "conv")
+    off = [float(np.square(whole(g, x) - wanted).mean() / wanted.var()) for g in (found, careless)]
+    assert off[0] < 1e-4 < 0.003 < off[1]
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_the_range_is_the_one_that_harms_least(decides, make, monkeypatch):
+    """Rare large numbers are cut off where the network does not mind, and only there: of its input, not of what follows."""
+    monkeypatch.setitem(RANGES, "narrow", lambda low, high, sample: (low / 50, high / 50))
+    net = make(8, 8, 8)
+    x = net.conv(0, 64, 1)
+    net.graph.ops[0].weight[:, 0] *= decides
+    net.linear(net.op("global_pool", [x], (64, 1, 1)), 5)
+    images = 0.1 * net.images(32)
+    images[:, 0, 0, 0] = np.random.default_rng(0).choice([-60, 60], 32)
+    wanted = whole(net.graph, images)
+    off = {}
+    for rules in ("minmax", "narrow", "narrow minmax"):
+        graph = quantised_graph(net.graph, [torch.from_numpy(images)], rules.split(), allowed=np.inf)
+        assert [op.kind for op in graph.ops].count("quantize") == 1
+        off[rules] = float(np.square(whole(graph, images) - wanted).mean())
+    if decides:
+        assert off["narrow minmax"] == off["minmax"] < 0.1 * off["narrow"]
+    else:
+        assert off["narrow minmax"] < 0.5 * min(off["minmax"], off["narrow"])
+
+
+def test_the_harm_of_a_tensor_is_that_of_its_rounding_alone(make):
+    net = gated(make)
+    images = torch.from_numpy(net.images(6))
+    harm = Harm(net.graph, images)
+    for tensor in (net.graph.input, 1, net.graph.output):
+        values = every_tensor(net.graph, images)
+        values = {t: rounded(v, 0.05, 128) if t == tensor else v for t, v in values.items()}
+        made = {net.graph.input: values[net.graph.input]}
+        for op in net.graph.ops:
+            own = numbers(op, torch.float32)
+            made[op.output] = applied(op, [made[i] for i in op.inputs], net.graph, own)
+            if op.output == tensor:
+                made[op.output] = rounded(made[op.output], 0.05, 128)
+        wanted = whole(net.graph, images.numpy())
+        off = np.square(made[net.graph.output].flatten(1).numpy() - wanted).mean() / wanted.var()
+        assert harm.of(frozenset([tensor]), 0.05, 128) == pytest.approx(off, rel=1e-3)
+        assert off > 0
+
+
+def test_how_many_images_are_looked_at(make):
+    small, large = make(3, 8, 8), make(64, 224, 224)
+    for net in (small, large):
+        net.conv(0, 64)
+    assert how_many(small.graph, 10) == MOST
+    assert how_many(large.graph, 100) == FEWEST
+
+
+def test_the_first_images_are_kept_on_the_way():
+    batches = [torch.full((4, 2), float(i)) for i in range(5)]
+    kept = Kept(iter(batches), 6)
+    assert len(list(kept)) == 5
+    assert kept.images()[:, 0].tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_dead_channels_and_tensors(make):

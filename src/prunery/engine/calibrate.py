@@ -1,10 +1,11 @@
 """A graph of floats -> one that computes in bytes wherever that is faster: docs/format.md, "Quantised arithmetic".
 
 Weights become symmetric signed bytes with a scale for each output, activations unsigned bytes with one scale and zero
-point for each tensor, which typical images decide. Zeros stay zeros: what was pruned stays pruned.
+point for each tensor, which typical images decide. Zeros stay zeros: what was pruned stays pruned. Tensors that would
+change what the network says are left in floats.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -16,42 +17,76 @@ from ..quantize import weights as rounding
 from ..spec import Refused, choose
 from .check import LEAST_SCALE, MOST_SCALE
 from .graph import Graph, Op, Tensor
+from .harm import ALLOWED, Harm, Kept, how_many
 from .interpret import every_tensor
 
 TIED = ("max_pool", "concat", "gather", "flatten")
 """operations of bytes whose tensors share one scale and zero point"""
 IN_BYTES = (*TIED, "conv", "linear", "avg_pool", "global_pool", "add")
-TO_FLOATS = ("linear", "global_pool")
-"""operations of bytes that may write floats"""
+TO_FLOATS = ("conv", "linear", "global_pool")
+"""operations of bytes that may write floats, where there is no residual"""
 ENDINGS = ("none", "relu", "relu6")
-"""activations that bytes have"""
+"""activations that bytes have; in front of any other a layer writes floats, which nothing has rounded yet"""
 SAMPLE = 1 << 16
 """numbers of a tensor that are looked at for its range"""
 
 
-def quantised_graph(graph: Graph, batches: Iterable[Images], choice: str = "mse", correct: bool = True) -> Graph:
-    """The graph with bytes where they are faster; `choice` says how a tensor's range follows from what was seen.
+def quantised_graph(
+    graph: Graph,
+    batches: Iterable[Images],
+    rules: Sequence[str] = ("minmax", "mse"),
+    correct: bool = True,
+    allowed: float = ALLOWED,
+) -> Graph:
+    """The graph with bytes where they are faster, unless they do harm.
 
-    With `correct`, biases make up for what the rounding of weights adds on average.
+    Each tensor takes the range, of those that `rules` find for it, with which the outputs move the least on some of the
+    images; what would move them most stays in floats, until all together is at most `allowed` of their variance. With
+    `correct`, biases make up for what the rounding of weights adds on average.
     """
-    ranges = RANGES[choose(choice, RANGES, "choice")]
+    ranges = [RANGES[choose(rule, RANGES, "rule")] for rule in rules]
     apart, whole = activations_apart(graph)
     trade = Trade(apart)
-    in_bytes = cheapest(trade)
-    seen = watched(apart, batches)
-    places = scaled(apart, in_bytes, seen, ranges)
-    return Builder(trade, whole, in_bytes, places, seen if correct else {}).built()
+    chosen = cheapest(trade, set(trade.bytes))
+    groups = tied(apart, chosen)
+    shown = Kept(batches, how_many(apart, len(groups) * len(ranges)))
+    seen = watched(apart, shown)
+    in_bytes = {group for group in groups if any(trade.is_rounded(t, chosen) for t in group)}
+    harm, harms, places = Harm(apart, shown.images()), dict[frozenset[int], float](), Places()
+    for group in groups:
+        found = dict.fromkeys(scaled([seen[t] for t in group], rule) for rule in ranges)
+        place = next(iter(found))
+        if group in in_bytes:
+            harms[group], place = min((harm.of(group, *p), p) for p in found)
+        places |= dict.fromkeys(group, place)
+    chosen = harmless(trade, chosen, harms, allowed)
+    return Builder(trade, whole, chosen, places, seen if correct else {}).built()
+
+
+def harmless(trade: "Trade", chosen: set[int], harms: dict[frozenset[int], float], allowed: float) -> set[int]:
+    """Without the operations at what does most harm, until what is left together does no more than is allowed."""
+    able = set(trade.bytes)
+    while chosen:
+        left = {group: h for group, h in harms.items() if any(trade.is_rounded(t, chosen) for t in group)}
+        if sum(left.values()) <= allowed:
+            break
+        worst = max(left, key=lambda group: left[group])
+        able &= chosen - {reader for t in worst for reader in trade.readers[t]}
+        able -= {t for t in worst if trade.gives_bytes(t, able)}
+        chosen = cheapest(trade, able)
+    return chosen
 
 
 # ---- operations whose activation bytes lack
 
 
 def activations_apart(graph: Graph) -> tuple[Graph, dict[int, Op]]:
-    """The graph with such activations in operations of their own, and the whole operation by the tensor in between."""
+    """The graph with such activations in operations of their own where a layer of bytes could not write floats, and the
+    whole operation by the tensor in between."""
     graph = replace(graph, tensors=list(graph.tensors))
     ops, whole = list[Op](), dict[int, Op]()
     for op in graph.ops:
-        if op.kind == "activate" or op.kind not in IN_BYTES or op.activation in ENDINGS:
+        if op.kind == "activate" or op.kind not in IN_BYTES or op.activation in ENDINGS or may_write_floats(op):
             ops.append(op)
             continue
         between = graph.tensor(replace(graph.tensors[op.output]))
@@ -61,20 +96,27 @@ def activations_apart(graph: Graph) -> tuple[Graph, dict[int, Op]]:
     return replace(graph, ops=ops), whole
 
 
+def may_write_floats(op: Op) -> bool:
+    """Whether an operation of bytes can leave its sums as floats."""
+    return op.kind in TO_FLOATS and len(op.inputs) == 1
+
+
 # ---- what is worth it
 
 
 NS_PER_CONVERSION = (100.0, 0.06)
 """of a tensor to bytes or back: at all, and for each number"""
+NS_PER_FLOAT = 0.04
+"""of what a convolution writes, more than for a byte"""
 
 
-def cheapest(trade: "Trade") -> set[int]:
+def cheapest(trade: "Trade", able: set[int]) -> set[int]:
     """The operations (by their output) that bytes compute, so that all of it takes the least time.
 
-    From all that can: whatever saves time by going back to floats goes, one operation or one connected part at a time.
+    From all that are able: whatever saves time by going back to floats goes, one operation or connected part at a time.
     What cannot be bytes pays for conversions around it.
     """
-    chosen = set(trade.bytes)
+    chosen = set(able)
     cost, before = trade.total_ns(chosen), float("inf")
     while cost < before:
         before = cost
@@ -99,10 +141,14 @@ class Trade:
 
     def total_ns(self, chosen: set[int]) -> float:
         ns = sum(self.bytes[t] if t in chosen else self.floats[t] for t in self.made)
+        floats = [t for t in chosen if self.made[t].kind == "conv" and not self.gives_bytes(t, chosen)]
+        ns += NS_PER_FLOAT * sum(self.numbers(t) for t in floats)
         fixed, each = NS_PER_CONVERSION
-        return ns + sum(
-            fixed + each * prod(self.graph.tensors[t].shape) for t in self.readers if self.is_converted(t, chosen)
-        )
+        return ns + sum(fixed + each * self.numbers(t) for t in self.readers if self.is_converted(t, chosen))
+
+    def numbers(self, tensor: int) -> int:
+        """Of an image."""
+        return prod(self.graph.tensors[tensor].shape)
 
     def is_converted(self, tensor: int, chosen: set[int]) -> bool:
         """Whether somebody needs a tensor in the form that its maker does not give it."""
@@ -114,9 +160,13 @@ class Trade:
     def gives_bytes(self, tensor: int, chosen: set[int]) -> bool:
         """Whether a tensor is written as bytes: some operations of bytes write floats if nobody wants bytes."""
         op = self.made.get(tensor)
-        if op is None or tensor not in chosen:
+        if op is None or tensor not in chosen or op.activation not in ENDINGS:
             return False
-        return op.kind not in TO_FLOATS or len(op.inputs) > 1 or bool(self.readers[tensor] & chosen)
+        return not may_write_floats(op) or bool(self.readers[tensor] & chosen)
+
+    def is_rounded(self, tensor: int, chosen: set[int]) -> bool:
+        """Whether there are bytes of a tensor."""
+        return self.gives_bytes(tensor, chosen) or bool(self.readers.get(tensor, set()) & chosen)
 
     def connected(self, chosen: set[int]) -> list[set[int]]:
         """Parts of the graph that hang together by tensors of bytes."""
@@ -211,12 +261,6 @@ def whole_range(low: float, high: float, sample: np.ndarray) -> tuple[float, flo
     return low, high
 
 
-def most_of_it(low: float, high: float, sample: np.ndarray) -> tuple[float, float]:
-    """All but one in ten thousand at either end."""
-    a, b = np.quantile(sample, [1e-4, 1 - 1e-4])
-    return min(float(a), 0.0), max(float(b), 0.0)
-
-
 def least_error(low: float, high: float, sample: np.ndarray) -> tuple[float, float]:
     """The part of the range whose steps and whose ends together are off the least, squared."""
     shares = np.linspace(0.2, 1.0, 33)
@@ -227,7 +271,6 @@ def least_error(low: float, high: float, sample: np.ndarray) -> tuple[float, flo
 
 RANGES: dict[str, Callable[[float, float, np.ndarray], tuple[float, float]]] = {
     "minmax": whole_range,
-    "percentile": most_of_it,
     "mse": least_error,
 }
 
@@ -251,9 +294,9 @@ Places = dict[int, tuple[float, int]]
 """scale and zero point of each tensor as bytes"""
 
 
-def scaled(graph: Graph, chosen: set[int], seen: dict[int, Seen], ranges: Callable[..., tuple[float, float]]) -> Places:
-    """One scale for tensors that one operation ties together."""
-    tied = {t: t for t in seen}
+def tied(graph: Graph, chosen: set[int]) -> list[frozenset[int]]:
+    """Tensors that have one scale, as operations of bytes tie them together; most have their own."""
+    tied = {t: t for t in [graph.input, *(op.output for op in graph.ops)]}
 
     def root(t: int) -> int:
         while tied[t] != t:
@@ -264,13 +307,14 @@ def scaled(graph: Graph, chosen: set[int], seen: dict[int, Seen], ranges: Callab
         if op.kind in TIED and op.output in chosen:
             for i in op.inputs:
                 tied[root(i)] = root(op.output)
-    found = Places()
-    for group in {root(t) for t in seen}:
-        members = [seen[t] for t in seen if root(t) == group]
-        sample = np.concatenate([part for s in members for part in s.sample])
-        place = grid(*ranges(min(s.low for s in members), max(s.high for s in members), sample))
-        found |= {t: place for t in seen if root(t) == group}
-    return found
+    roots = {t: root(t) for t in tied}
+    return [frozenset(t for t in tied if roots[t] == r) for r in dict.fromkeys(roots.values())]
+
+
+def scaled(seen: Sequence[Seen], ranges: Callable[..., tuple[float, float]]) -> tuple[float, int]:
+    """Scale and zero point of tensors that have one."""
+    sample = np.concatenate([part for s in seen for part in s.sample])
+    return grid(*ranges(min(s.low for s in seen), max(s.high for s in seen), sample))
 
 
 # ---- the graph anew

@@ -253,7 +253,7 @@ def _types(op: Op, inputs: list[Tensor], y: Tensor) -> None:
     if op.kind == "dequantize":
         expect(source == "u8", f"an input of {WORDS[source]}", "bytes")
     target = {"quantize": "u8", "dequantize": "f32"}.get(op.kind, source)
-    if not (op.kind in ("linear", "global_pool") and source == "u8"):
+    if not (op.kind in ("conv", "linear", "global_pool") and source == "u8"):
         expect(y.type == target, f"an output of {WORDS[y.type]}", WORDS[target])
     if source == "u8":
         _bytes(op, inputs, y)

@@ -6,6 +6,7 @@ docs/format.md ("Quantised arithmetic") defines them. Arrays are [batch, channel
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from ..spec import Refused
 from .graph import Graph, Op, Tensor
@@ -91,14 +92,10 @@ def finished(
 
 
 def activated(op: Op, y: np.ndarray) -> np.ndarray:
-    """The activations that sums are likely to be given; others belong to float operations."""
-    if op.activation == "none":
-        return y
-    if op.activation in ("relu", "relu6"):
-        return np.clip(y, 0, 6 if op.activation == "relu6" else None, dtype=np.float32)
-    if op.activation == "sigmoid":
-        return (1 / (1 + np.exp(-y.astype(np.float64)))).astype(np.float32)
-    raise Refused(f"{op.name}: {op.activation} behind bytes has no reference; put it into an operation of its own")
+    """Floats after an activation, computed in double precision and rounded once."""
+    from .interpret import ACTIVATIONS
+
+    return ACTIVATIONS[op.activation](torch.from_numpy(y.astype(np.float64)), op.slope).float().numpy()
 
 
 def conv(op: Op, inputs: list[np.ndarray], tensors: list[Tensor], y: Tensor) -> np.ndarray:

@@ -64,8 +64,13 @@ def carried_out(graph: Graph, images: Tensor, held: Sequence[Numbers], dtype: to
         if any(graph.tensors[i].type == "u8" for i in [*op.inputs, op.output]):
             made[op.output] = in_bytes(op, inputs, graph)
         else:
-            made[op.output] = ACTIVATIONS[op.activation](KINDS[op.kind](op, inputs, graph, own), op.slope)
+            made[op.output] = applied(op, inputs, graph, own)
     return made
+
+
+def applied(op: Op, inputs: Sequence[Tensor], graph: Graph, own: Numbers) -> Tensor:
+    """An operation of floats."""
+    return ACTIVATIONS[op.activation](KINDS[op.kind](op, inputs, graph, own), op.slope)
 
 
 def in_bytes(op: Op, inputs: Sequence[Tensor], graph: Graph) -> Tensor:

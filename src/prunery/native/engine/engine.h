@@ -168,7 +168,7 @@ struct Share {
 StepPtr conv(const Op& op, const Place& in, const Place& out, const Place* residual);        // F32, LANED; picks sparse or dense
 StepPtr depthwise(const Op& op, const Place& in, const Place& out, const Place* residual);   // F32, LANED; groups = channels = outputs
 StepPtr linear(const Op& op, const Place& in, const Place& out, const Place* residual);      // F32, PLAIN
-StepPtr conv_int8(const Op& op, const Place& in, const Place& out, const Place* residual);   // U8, LANED; a LINEAR of many images too: out F32
+StepPtr conv_int8(const Op& op, const Place& in, const Place& out, const Place* residual);   // U8, LANED; a LINEAR of many images too; out U8 or F32
 StepPtr linear_int8(const Op& op, const Place& in, const Place& out, const Place* residual);  // U8, PLAIN; out U8 or F32
 StepPtr simple(const Op& op, const std::vector<const Place*>& in, const Place& out);         // everything else, F32
 StepPtr simple_int8(const Op& op, const std::vector<const Place*>& in, const Place& out);    // everything else with a U8 input or output

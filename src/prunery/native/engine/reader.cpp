@@ -511,7 +511,7 @@ class OpReader : Subject {
             expect_to(Type::U8);
         else if (is(Kind::DEQUANTIZE))
             expect_to(Type::F32);
-        else if (!((is(Kind::LINEAR) || is(Kind::GLOBAL_POOL)) && from == Type::U8))
+        else if (!((is(Kind::CONV) || is(Kind::LINEAR) || is(Kind::GLOBAL_POOL)) && from == Type::U8))
             expect_to(from);
         if (from == Type::U8) check_bytes();
         if (from == Type::F32 && op.weights.bytes) refuse("weights of i8 for an input of float32", "f32 or f16");
