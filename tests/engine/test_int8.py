@@ -552,7 +552,7 @@ def test_what_does_harm_stays_in_floats(make):
 
 @pytest.mark.parametrize("decides", [True, False])
 def test_the_range_is_the_one_that_harms_least(decides, make, monkeypatch):
-    """Rare large numbers are cut off where the network does not mind, and only there: of its input, not of what follows."""
+    """Rare large numbers are cut off where the network does not mind: of its input, not of what follows."""
     monkeypatch.setitem(RANGES, "narrow", lambda low, high, sample: (low / 50, high / 50))
     net = make(8, 8, 8)
     x = net.conv(0, 64, 1)
