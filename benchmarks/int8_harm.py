@@ -1,10 +1,11 @@
 """Claim: bytes made after training keep what a network with SiLU and squeeze-and-excitation says.
 
 A small EfficientNet (half of B0's widths and depths, 32 pixels) is trained for a short while on CIFAR-10, after which
-some channels are far larger than the rest, which one scale for a tensor does not suit (--steps 780: less so). It is then packed in bytes in
-three ways: each range with the least error on its own numbers and nothing left in floats; ranges with which the
-outputs move least; and, as `prunery pack --int8` does it, with what would move them most left in floats. Compared are
-answers on all test images, and the time of one image in turns, on one thread. --quick trains 10 steps and compares 300.
+some channels are far larger than the rest, which one scale for a tensor does not suit (--steps 780: less so). It is
+then packed in bytes in three ways: each range with the least error on its own numbers and nothing left in floats;
+ranges with which the outputs move least; and, as `prunery pack --int8` does it, with what would move them most left in
+floats. Compared are answers on all test images, and the time of one image in turns, on one thread. --quick trains 10
+steps and compares 300.
 """
 
 import time
