@@ -122,13 +122,13 @@ def test_expansion_depthwise_and_squeeze_lose_the_same_channels():
 
 @pytest.mark.parametrize("name", ["global", "blocks", "channels"])
 def test_bytes_in_the_engine(name):
-    """Ranges are looked at, and outputs stay near. Single zeros are left as floats where that is faster."""
+    """Ranges are looked at, and outputs stay near. Single zeros and small layers are left as floats if that is faster."""
     network = shrunk(name)[1] if name in CHANNELS else pruned(name)[0]
     x = images(32)
     packed = pack(network, x[:1], [x])
     assert near(packed(x.numpy()), outputs(network, x), 0.1)
     floats = len(pack(network, x[:1]).data)
-    assert len(packed.data) <= floats if name == "global" else len(packed.data) < floats
+    assert len(packed.data) < floats if name == "blocks" else len(packed.data) <= floats
 
 
 @pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="onnx is not installed")

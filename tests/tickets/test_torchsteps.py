@@ -22,6 +22,7 @@ from prunery.tickets.start import Start
 from prunery.tickets.torchsteps import TorchReplica
 from prunery.tickets.trial import order_seed
 from prunery.train import Stopped
+from prunery.train.half import arithmetic
 
 CODE = """
 from torch import nn
@@ -89,7 +90,7 @@ def plainly(game, network, rows):
         x = x.contiguous(memory_format=torch.channels_last)
         warm = (i + 1) / lottery.warmup if i < lottery.warmup else 1.0
         rule.param_groups[0]["lr"] = lottery.lr * warm * 0.1 ** len([d for d in lottery.drops if d <= i])
-        with torch.autocast("cpu", torch.bfloat16, enabled=lottery.precision == "bfloat16"):
+        with arithmetic(lottery.precision, "cpu"):
             loss = F.cross_entropy(network(x).float(), splits.train.y[chosen])
         rule.zero_grad()
         loss.backward()
