@@ -122,7 +122,7 @@ def test_expansion_depthwise_and_squeeze_lose_the_same_channels():
 
 @pytest.mark.parametrize("name", ["global", "blocks", "channels"])
 def test_bytes_in_the_engine(name):
-    """Ranges are looked at, and outputs stay near. Single zeros and small layers are left as floats if that is faster."""
+    """Outputs stay near. Single zeros and small layers are left as floats where that is faster."""
     network = shrunk(name)[1] if name in CHANNELS else pruned(name)[0]
     x = images(32)
     packed = pack(network, x[:1], [x])
