@@ -17,7 +17,7 @@ from ..quantize import weights as rounding
 from ..spec import Refused, choose
 from .check import LEAST_SCALE, MOST_SCALE
 from .graph import Graph, Op, Tensor
-from .harm import ALLOWED, Harm, Kept, how_many
+from .harm import ALLOWED, Harm, Kept, how_many, rounded
 from .interpret import every_tensor
 
 TIED = ("max_pool", "concat", "gather", "flatten")
@@ -263,8 +263,8 @@ def whole_range(low: float, high: float, sample: np.ndarray) -> tuple[float, flo
 
 def least_error(low: float, high: float, sample: np.ndarray) -> tuple[float, float]:
     """The part of the range whose steps and whose ends together are off the least, squared."""
-    shares = np.linspace(0.2, 1.0, 33)
-    errors = [np.square(rounded(sample, *grid(low * s, high * s)) - sample).mean() for s in shares]
+    shares, x = np.linspace(0.2, 1.0, 33), torch.from_numpy(sample)
+    errors = [float((rounded(x, *grid(low * s, high * s)) - x).square().mean()) for s in shares]
     best = shares[int(np.argmin(errors))]
     return low * best, high * best
 
@@ -283,11 +283,6 @@ def grid(low: float, high: float) -> tuple[float, int]:
             raise Refused(f"activations reach from {low:g} to {high:g}, which is too far for bytes")
         return 1.0, 0  # nothing but zeros was seen
     return scale, int(np.clip(np.rint(-low / scale), 0, 255))
-
-
-def rounded(x: np.ndarray, scale: float, zero: int) -> np.ndarray:
-    """Numbers as bytes can say them."""
-    return (np.clip(np.rint(x / np.float32(scale)), -zero, 255 - zero) * np.float32(scale)).astype(np.float32)
 
 
 Places = dict[int, tuple[float, int]]
