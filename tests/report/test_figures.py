@@ -1,5 +1,6 @@
 """Figures as files: there, well formed, and the same bytes each time."""
 
+from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
@@ -41,6 +42,21 @@ def test_a_path_of_the_score_game_names_its_stages_and_its_numbers(tmp_path):
     low, high = axis.get_xlim()
     assert [t.get_text() for t in axis.get_xticklabels() if low < t.get_position()[0] < high] == ["0.1", "0.2"]
     assert [path.name for path in path_figure(stages, tmp_path / "figures")] == ["path.svg", "path.png"]
+
+
+def test_names_of_stages_with_one_score_do_not_touch():
+    stages = [("half", 0.047, 0.8752, 0.003), ("low rank", 0.0224, 0.8637, 0.003), ("distilled", 0.0224, 0.8651, 0.003)]
+    figure = _path(stages)
+    figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}
+    assert set(boxes) == {"half", "low rank", "distilled"}
+    assert not any(one.overlaps(two) for one, two in combinations(boxes.values(), 2))
+    assert boxes["distilled"].y0 > boxes["low rank"].y1, "names are as high as their points"
+
+
+def test_as_many_stages_as_you_like_on_one_point_are_all_named():
+    figure = _path([(str(i), 0.05, 0.9, 0.003) for i in range(9)])
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == [str(i) for i in range(9)]
 
 
 def test_nothing_to_show_is_left_out(tmp_path, fake):

@@ -56,6 +56,10 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     return [_written(figure, folder / f"{name}.{kind}") for kind in ABOUT]
 
 
+PLACES = ((5, 4, "left"), (5, -10, "left"), (-5, 4, "right"), (-5, -10, "right"), (5, 13, "left"))
+"""of a point's name, in points from it"""
+DOT = 7.0
+"""width of a point, in pixels"""
 ABOUT: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 """formats, and what their files leave unsaid"""
 
@@ -320,15 +324,32 @@ def path_figure(stages: list[Stage], folder: Path) -> list[Path]:
 
 def _path(stages: list[Stage]) -> "Figure":
     figure, (axis,) = _figure(6.4, 3.4)
-    names, scores, accuracies, errors = zip(*stages, strict=True)
+    _, scores, accuracies, errors = zip(*stages, strict=True)
     axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
     axis.errorbar(scores, accuracies, yerr=errors, fmt="o-", color=LIGHT[0], ms=4.5, lw=0.9, elinewidth=0.9)
-    for name, score, accuracy in zip(names, scores, accuracies, strict=True):
-        place: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
-        axis.annotate(name, (score, accuracy), **place)
     axis.margins(0.12, 0.15)
     _score_axes(axis)
+    _name(stages, figure, axis)
     return figure
+
+
+def _name(stages: list[Stage], figure: "Figure", axis: "Axes") -> None:
+    """Each stage by its point, the highest first, at the first of several places that is free, if one is."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # lays out, so that boxes are known
+    dots = axis.transData.transform([(score, accuracy) for _, score, accuracy, _ in stages])
+    taken = [Bbox.from_bounds(x - DOT / 2, y - DOT / 2, DOT, DOT) for x, y in dots]
+    for name, score, accuracy, _ in sorted(stages, key=lambda stage: -stage[2]):
+        for aside, above, side in PLACES:
+            place: dict[str, Any] = {"xytext": (aside, above), "textcoords": "offset points", "ha": side}
+            text = axis.annotate(name, (score, accuracy), fontsize=7, color=INK, **place)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            if (aside, above, side) != PLACES[-1]:
+                text.remove()
+        taken.append(box)
 
 
 def _score_axes(axis: "Axes") -> None:
