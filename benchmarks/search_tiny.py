@@ -1,4 +1,4 @@
-"""Claim: a search finds settings of the score game's tiny network that cost less than the record's own, as accurate.
+"""Claim: a search finds settings of the score game's tiny network that meet its bound and cost less than the record.
 
 Carries out recipes/search_tiny.toml (greedy, a proxy of two epochs in floats and one with few bits a trial) and, with
 the same proxy, the settings of recipes/score_tiny.toml that the record was made with. Both are judged by validation

@@ -341,14 +341,13 @@ def _name(stages: list[Stage], figure: "Figure", axis: "Axes") -> None:
     dots = axis.transData.transform([(score, accuracy) for _, score, accuracy, _ in stages])
     taken = [Bbox.from_bounds(x - DOT / 2, y - DOT / 2, DOT, DOT) for x, y in dots]
     for name, score, accuracy, _ in sorted(stages, key=lambda stage: -stage[2]):
+        place: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points", "fontsize": 7, "color": INK}
+        text = axis.annotate(name, (score, accuracy), **place)
         for aside, above, side in PLACES:
-            place: dict[str, Any] = {"xytext": (aside, above), "textcoords": "offset points", "ha": side}
-            text = axis.annotate(name, (score, accuracy), fontsize=7, color=INK, **place)
+            text.set(position=(aside, above), horizontalalignment=side)
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 break
-            if (aside, above, side) != PLACES[-1]:
-                text.remove()
         taken.append(box)
 
 
