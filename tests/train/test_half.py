@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prunery.train import half
+from prunery.train import half, rows
 from prunery.train.half import Grouped, _Instead, _Single, arithmetic
 
 
@@ -125,6 +125,85 @@ def test_products_are_rounded_once(product):
     exact = product(x.bfloat16().double(), w.bfloat16().double())
     apart = (found.double() - exact).abs() / exact.abs().clamp(min=1e-2)
     assert 2**-12 < float(apart.max()) <= 2**-8, "half a step of bfloat16"
+
+
+class Points(nn.Module):
+    """Filters of one point, the first three of which are products of rows where channels lie together."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.first = nn.Conv2d(6, 10, 1, bias=bias)
+        self.same = nn.Conv2d(10, 8, 1, padding="same", bias=bias)
+        self.last = nn.Conv2d(8, 9, 1, bias=bias)
+        self.stride = nn.Conv2d(9, 6, 1, stride=2, bias=bias)
+        self.groups = nn.Conv2d(6, 4, 1, groups=2, bias=bias)
+        self.padding = nn.Conv2d(4, 3, 1, padding=1, bias=bias)
+
+    def forward(self, x):
+        return self.padding(self.groups(self.stride(self.last(self.same(self.first(x)).relu()))))
+
+
+def points_of(network, x, monkeypatch, layout, way):
+    taken = []
+    pointwise = rows.pointwise
+    with monkeypatch.context() as m:
+        m.setattr(half, "pointwise", lambda *a: taken.append(a[1].shape) or pointwise(*a))
+        if way == "whole":
+            m.setattr(half, "_points", lambda *_: None)
+        network, x = network.to(memory_format=layout), x.contiguous(memory_format=layout)
+        return gradients(network, x, _Single()), taken
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("piece", [1, 2000, 2**21])
+def test_rows_in_pieces_give_what_whole_tensors_give(bias, piece, monkeypatch):
+    torch.manual_seed(2)
+    monkeypatch.setattr(rows, "PIECE", piece)
+    network, x = Points(bias), torch.randn(5, 6, 7, 9)
+    (loss, inwards, grads), taken = points_of(network, x, monkeypatch, torch.channels_last, "rows")
+    assert taken == [(10, 6, 1, 1), (8, 10, 1, 1), (9, 8, 1, 1)]
+    (same, others, wanted), nothing = points_of(network, x, monkeypatch, torch.channels_last, "whole")
+    assert not nothing
+    near(loss, same)
+    near(inwards, others)
+    for name, found in grads.items():
+        assert found.dtype == torch.float32
+        near(found, wanted[name])
+
+
+def test_rows_are_taken_only_where_the_channels_of_a_point_lie_together(monkeypatch):
+    network = Points(True)
+    assert not points_of(network, torch.randn(5, 6, 7, 9), monkeypatch, torch.contiguous_format, "rows")[1]
+    x = torch.randn(0, 6, 4, 4).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16), _Single():
+        assert network(x).shape == (0, 3, 4, 4), "no images at all"
+        assert network.first(torch.randn(6, 4, 4)).shape == (10, 4, 4), "an image without a batch"
+
+
+def test_gradients_of_rows_are_rounded_once():
+    torch.manual_seed(3)
+    x, weight, bias = (t.bfloat16().requires_grad_() for t in (torch.randn(90, 7), torch.randn(5, 7), torch.randn(5)))
+    y = rows.Rows.apply(x, weight, bias)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    wanted = F.linear(*exact)
+    wanted.backward(grad.double())
+    pairs = [(y.detach(), wanted.detach()), *((t.grad, e.grad) for t, e in zip((x, weight, bias), exact, strict=True))]
+    for found, right in pairs:
+        assert found.dtype == torch.bfloat16
+        apart = (found.double() - right).abs() / right.abs().clamp(min=1e-2)
+        assert float(apart.max()) <= 2**-8, "half a step of bfloat16"
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_rows_compute_no_gradient_that_nobody_wants(frozen):
+    told = {"x": torch.randn(9, 7), "weight": torch.randn(5, 7), "bias": torch.randn(5)}
+    told = {k: t.bfloat16().requires_grad_(k != frozen) for k, t in told.items()}
+    y = rows.Rows.apply(*told.values())
+    assert all(t.dtype == torch.bfloat16 for t in y.grad_fn.saved_tensors), "wide numbers are not kept for later"
+    y.sum().backward()
+    assert {k for k, t in told.items() if t.grad is not None} == told.keys() - {frozen}
 
 
 def test_all_else_goes_its_way_in_single_precision():

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .rows import pointwise
+
 NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 USUAL = 3
@@ -98,7 +100,22 @@ class _Single(TorchFunctionMode):
         if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
+            if func is torch.conv2d and (told := _points(args, kwargs)):
+                return pointwise(*told)
             return func(*map(_held, args), **{k: _held(v) for k, v in kwargs.items()}).bfloat16()
+
+
+def _points(args: Any, kwargs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Inputs, weights and bias in bfloat16 of a call of torch.conv2d that multiplies rows by a matrix; else None."""
+    told = DEFAULTS | dict(zip(NAMES, args, strict=False)) | kwargs
+    x, weight, bias = told["input"], told["weight"], told["bias"]
+    whole = told["groups"] == 1 and _pair(told["stride"]) == [1, 1] and _pair(told["padding"]) in ([0, 0], None)
+    if weight.shape[2:] != (1, 1) or not whole or x.ndim != 4 or not x.numel():
+        return None
+    if not x.is_contiguous(memory_format=torch.channels_last):  # the channels of a point do not lie together
+        return None
+    half = torch.bfloat16
+    return x.to(half), weight.to(half), None if bias is None else bias.to(half)
 
 
 def _held(told: Any) -> Any:
