@@ -151,7 +151,7 @@ class _Kernels:
         self._backward.argtypes = [ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 8]
         self._forward.restype = self._backward.restype = None
         self.lanes: int = library.prunery_convpool_lanes()
-        self.team = _torch_team()
+        self.team = native.team()
 
     def forward(self, plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
@@ -180,14 +180,6 @@ def _bytes(count: int) -> Tensor:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _torch_team() -> ctypes.c_void_p | None:
-    """GOMP_parallel of the OpenMP run-time that torch has loaded for all; without one the kernel uses its own pool."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
-    except AttributeError:
-        return None
 
 
 @cache

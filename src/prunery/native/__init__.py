@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..refused import Refused
 
-__all__ = ["ISAS", "NativeMissing", "available", "features", "instruction_set", "library", "peak_gflops"]
+__all__ = ["ISAS", "NativeMissing", "available", "features", "instruction_set", "library", "peak_gflops", "team"]
 
 ISAS = ("baseline", "v3", "v4", "neon")  # x86-64 plain (SSE2), with AVX2 and FMA, with AVX-512; aarch64
 
@@ -54,6 +54,14 @@ def peak_gflops(isa: str | None = None, source: str = "registers", seconds: floa
     function = getattr(library(isa), f"prunery_peak_{source}")
     function.argtypes, function.restype = [ctypes.c_double], ctypes.c_double
     return function(seconds)
+
+
+def team() -> ctypes.c_void_p | None:
+    """GOMP_parallel of the OpenMP run-time that torch has loaded for all; None without one."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except AttributeError:
+        return None
 
 
 def _checked(isa: str, what: str) -> str:

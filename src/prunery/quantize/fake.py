@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..spec import Refused, choose
+from .rounding import kernels_for
 
 SMALLEST = 1e-8
 """of steps"""
@@ -62,14 +63,20 @@ class Rounded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int, binary: bool) -> Tensor:
+        ctx.bounds, ctx.kernels = (low, high), None if binary else kernels_for(x, step)
+        if ctx.kernels:
+            ctx.save_for_backward(x, step)
+            return ctx.kernels.forward(x, step, low, high)
         u = x / step
         ctx.save_for_backward(u, step)
-        ctx.bounds = low, high
         return torch.where(u < 0, -1.0, 1.0).to(u.dtype).mul_(u != 0) if binary else u.round().clamp_(low, high)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         u, step = ctx.saved_tensors
+        if ctx.kernels and not torch.is_grad_enabled():
+            return *ctx.kernels.backward(grads[0], u, step, *ctx.bounds), None, None, None
+        u = u / step if ctx.kernels else u  # create_graph: the gradient must itself have one, which torch's has
         inside = torch.ops.aten.hardtanh_backward(grads[0], u, *ctx.bounds).div_(step)
         return inside, -_summed(inside * u, step), None, None, None
 
