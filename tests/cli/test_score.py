@@ -118,6 +118,29 @@ def test_numbers_by_hand(prunery):
     assert "8.3e8" in prunery("score", "w=1e5,f=1e7").out
 
 
+PARTLY = (
+    SCALED + '[[step]]\nkind = "quantize"\nlabel = "{name}"\nafter = "train"\nbits = 4\nactivations = 4\n'
+    "layers = {layers}\nmeasure = false\n"
+)
+
+
+@pytest.mark.parametrize(("layers", "right"), [([], True), (["fc1=0/0"], False)])
+def test_sixteen_bits_are_charged_where_they_are_measured(prunery, tmp_path, layers, right):
+    (tmp_path / "r.toml").write_text(PARTLY.format(name="few", layers=json.dumps(layers)))
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert prunery("run", str(tmp_path / "r.toml"), *runs, "--quiet").code == 0
+    ask = ("--data", "digits", *runs, "--floats", "16", "--json")
+    whole = prunery("score", next((tmp_path / "runs").glob("train-*")).name, *ask)
+    assert {(x["weight_bits"], x["input_bits"]) for x in json.loads(whole.out)["layers"] if x["terms"]} == {(16, 16)}
+    done = prunery("score", next((tmp_path / "runs").glob("quantize-*")).name, *ask)
+    if right:
+        assert 16 not in [x["weight_bits"] for x in json.loads(done.out)["layers"]]
+    else:
+        assert done.code == 2
+        assert "quantised layers, and fc1 multiplies floats" in done.err
+        assert len(done.err.strip().splitlines()) == 1
+
+
 WRONG = {
     "more than all weights": ("w=1e5,f=1e7,p_s=0.5,p_u=0.6",),
     "q_w = 0 is not allowed": ("w=1e5,f=1e7,q_w=0",),

@@ -179,7 +179,9 @@ def test_a_search_goes_on_where_it_was(folder, monkeypatch):
     first = list(Trials(space, place_of(folder)).run())
     monkeypatch.setattr("prunery.search.trial.chain.run", lambda *_: pytest.fail("made again"))
     assert list(Trials(space, place_of(folder)).run()) == first
-    assert Trials(replace(space, budget=()), place_of(folder)).known == {}
+    again = Trials(replace(space, budget=()), place_of(folder))
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        again.look(first[0].point)
 
 
 def test_stopping_leaves_what_was_found(folder):
@@ -191,13 +193,79 @@ def test_stopping_leaves_what_was_found(folder):
     assert len(list(trials.run())) == 6 > known
 
 
-def test_a_hopeless_trial_is_given_up_and_not_tried_again(folder):
+def test_a_hopeless_trial_is_given_up_and_only_who_wants_its_end_tries_again(folder):
     trials = Trials(written(folder), place_of(folder))
-    found = trials.look({"prune.density": 0.5}, lambda row, accuracy: row >= 2)
+    found = trials.look({"prune.density": 0.5}, lambda step, accuracy: step >= 30)
     assert found.cut
     assert not found.met
-    again = Trials(written(folder), place_of(folder)).look({"prune.density": 0.5})
-    assert again == found
+    assert Trials(written(folder), place_of(folder)).look({"prune.density": 0.5}, lambda *_: False) == found
+    whole = Trials(written(folder), place_of(folder)).look({"prune.density": 0.5})
+    assert whole.whole
+    assert whole.measures["density"] == pytest.approx(0.5, abs=1e-3)
+    assert Trials(written(folder), place_of(folder)).look({"prune.density": 0.5}, lambda *_: True) == whole
+
+
+def test_trials_are_compared_after_as_many_steps_whether_they_share_them_or_not(folder):
+    """Training of 60 steps, evaluated every 15, pruned, and 20 more: shared, half done, and all new."""
+    more = '[[step]]\nkind = "train"\nlabel = "again"\nsteps = 20\nlr = 0.01\noptimizer = "adamw"\neval_every = 10\n'
+    (folder / "r.toml").write_text(RECIPE + more)
+    space, told = replace(written(folder), budget=()), []
+
+    def look(density, place=None):
+        told.append({})
+        note = lambda step, accuracy: told[-1].update({step: accuracy})  # noqa: E731
+        return Trials(space, place or place_of(folder)).look({"prune.density": density}, note)
+
+    assert not look(0.5).cut
+    assert list(told[0]) == [15, 30, 45, 60, 70, 80]
+    look(0.9)
+    assert list(told[1]) == list(told[0])
+    assert [told[1][n] for n in (15, 30, 45, 60)] == [told[0][n] for n in (15, 30, 45, 60)]
+    asked = iter(range(10**6))
+    with pytest.raises(Stopped):
+        look(0.2, place_of(folder, stopping=lambda: next(asked) >= 15, checkpoint_seconds=0.0))
+    assert list(told[2]) == [15, 30, 45, 60, 70]
+    look(0.2)
+    assert list(told[3]) == list(told[0])
+
+
+TWICE = RECIPE + '[[step]]\nkind = "prune"\nlabel = "more"\ndensity = 0.1\n'
+
+
+def test_a_trial_that_cannot_be_is_told_and_the_others_go_on(folder):
+    (folder / "r.toml").write_text(TWICE)
+    space = replace(written(folder, "grid", 4), axes={"prune.density": (0.3, 0.5), "more.density": (0.2, 0.4)})
+    found = list(Trials(space, place_of(folder)).run())
+    refused = [f for f in found if f.refused]
+    assert [f.point for f in refused] == [{"prune.density": 0.3, "more.density": 0.4}]
+    assert "would bring weights back" in refused[0].refused
+    assert best(found).whole
+    assert len([f for f in found if f.whole]) == 3
+    assert not any(f.refused for f in Trials(space, place_of(folder)).known.values()), "worth another try"
+    with pytest.raises(Refused, match=r"none of 1 trials could be carried out; the first: .* bring weights back"):
+        list(Trials(replace(space, axes={"prune.density": (0.3,), "more.density": (0.4,)}), place_of(folder)).run())
+
+
+def test_a_loss_that_blows_up_ends_no_search(folder):
+    space = replace(written(folder, "grid", 2), axes={"train.lr": (1e30, 0.01)})
+    first, second = Trials(space, place_of(folder)).run()
+    assert "the loss became" in first.refused
+    assert second.whole
+
+
+def test_what_is_trained_is_known_by_all_that_it_depends_on(folder):
+    layers = "nn.Flatten(), nn.Linear(64, {0}), nn.ReLU(), nn.Linear({0}, 10)"
+    code = f"from torch import nn\ndef net():\n    return nn.Sequential({layers})\n"
+    (folder / "net.py").write_text(code.format(20))
+    (folder / "r.toml").write_text(RECIPE.replace("lenet_300_100", f"{folder}/net.py:net"))
+    point = {"prune.density": 0.5}
+    small = Trials(written(folder), place_of(folder)).look(point)
+    (folder / "net.py").write_text(code.format(30))
+    large = Trials(written(folder), place_of(folder)).look(point)
+    assert large.step != small.step
+    assert large.measures["parameters"] > small.measures["parameters"]
+    (folder / "net.py").write_text(code.format(20))
+    assert Trials(written(folder), place_of(folder)).look(point) == small
 
 
 def test_milliseconds_and_score_are_measured_where_they_are_asked_for(folder):
@@ -230,6 +298,7 @@ BROKEN = {
     "log of nothing": ({"space": {"prune.density": {"low": 0, "high": 0.1, "log": True}}}, "two choices or more"),
     "no setting": ({"space": {"prune.densities": [0.1, 0.5]}}, "densities"),
     "out of range": ({"space": {"prune.density": [0.5, 7]}}, "prune.density = 7.0 is not allowed"),
+    "out of range between": ({"space": {"prune.density": [0.5, 7, 0.1]}}, "prune.density = 7.0 is not allowed"),
     "empty": ({"space": {}}, "is empty"),
     "two for bisection": (
         {"engine": "bisection", "space": {"prune.density": [0.1, 1], "train.lr": [1, 2]}},

@@ -206,13 +206,89 @@ def test_rows_compute_no_gradient_that_nobody_wants(frozen):
     assert {k for k, t in told.items() if t.grad is not None} == told.keys() - {frozen}
 
 
-def test_all_else_goes_its_way_in_single_precision():
-    x = torch.randn(3, 3)
+def test_second_derivatives_do_not_depend_on_how_images_lie():
+    torch.manual_seed(4)
+    network, x, found = Points(True), torch.randn(2, 6, 5, 5), []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        own = x.contiguous(memory_format=layout).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16), _Single():
+            y = network(own).float().square().sum()
+        (first,) = torch.autograd.grad(y, own, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), [own, network.first.weight]))
+    for a, b in zip(*found, strict=True):
+        assert float(a.abs().sum()) > 0
+        near(a, b)
+
+
+def test_gradients_are_the_same_where_the_way_back_is_taken_inside(monkeypatch):
+    torch.manual_seed(5)
+    monkeypatch.setattr(rows, "PIECE", 1)
+    network, x = Points(True), torch.randn(2, 6, 5, 5).contiguous(memory_format=torch.channels_last)
+    _, _, wanted = gradients(network, x, _Single())
+    network.zero_grad()
     with torch.autocast("cpu", torch.bfloat16), _Single():
+        network(x).float().square().sum().backward()
+    assert all(torch.equal(p.grad, wanted[n]) for n, p in network.named_parameters())
+
+
+@pytest.mark.parametrize("mode", [_Instead, _Single])
+def test_all_else_goes_its_way_in_single_precision(mode):
+    x, images = torch.randn(3, 3), torch.randn(2, 4, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16), mode():
         with torch.autocast("cpu", enabled=False):
             assert torch.equal(x @ x, torch.mm(x, x))
             assert (x @ x).dtype == torch.float32
+            assert F.conv2d(images, torch.randn(4, 1, 3, 3), stride=2, groups=4).dtype == torch.float32
         assert (x + x).dtype == torch.float32
+        assert F.conv2d(images, torch.randn(4, 1, 3, 3), stride=2, groups=4).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("mode", [_Instead, _Single])
+def test_what_autocast_leaves_alone_is_left_alone(mode):
+    wide, whole, turned = torch.randn(4, 4).double(), torch.tensor([[257]]), torch.tensor([[1j]])
+    images, out = torch.randn(2, 4, 6, 6).double(), torch.zeros(4, 4)
+    with torch.autocast("cpu", torch.bfloat16), mode():
+        assert torch.equal(wide @ wide, torch.linalg.multi_dot([wide, wide]))
+        assert (whole @ torch.ones_like(whole)).item() == 257
+        assert (turned @ torch.ones_like(turned)).item() == 1j
+        assert F.conv2d(images, torch.randn(4, 1, 3, 3).double(), stride=2, groups=4).dtype == torch.float64
+        given = torch.mm(wide.float(), wide.float(), out=out)
+    assert given is out
+    assert float(out.abs().sum()) > 0
+
+
+def attention(x):
+    torch.manual_seed(6)
+    return nn.MultiheadAttention(8, 2)(x, x, x)[0]
+
+
+CALLS = {
+    "matmul": lambda x: x @ x.mT,
+    "method": lambda x: x.matmul(x.mT),
+    "bmm": lambda x: torch.bmm(x, x.mT),
+    "baddbmm": lambda x: torch.baddbmm(torch.ones(5, 5), x, x.mT),
+    "addmm": lambda x: torch.addmm(torch.ones(5), x[0], x[1].T),
+    "einsum": lambda x: torch.einsum("nij,nkj->nik", x, x),
+    "einsum of a list": lambda x: torch.einsum("nij,nkj->nik", [x, x]),
+    "linear": lambda x: F.linear(x, x[0]),
+    "transposed": lambda x: F.conv_transpose1d(x, x[:, :, :3].mT.reshape(5, 4, -1)),
+    "dot products": lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(5, 5, dtype=torch.bool)),
+    "attention": attention,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_product_is_taken_in_single_precision_and_is_the_same(call, monkeypatch):
+    torch.manual_seed(7)
+    x, taken, held = torch.randn(4, 5, 8), [], half._held
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = CALLS[call](x)
+    monkeypatch.setattr(half, "_held", lambda told: taken.append(told) or held(told))
+    with torch.autocast("cpu", torch.bfloat16), _Single():
+        found = CALLS[call](x)
+    assert taken
+    assert found.dtype == wanted.dtype == torch.bfloat16
+    near(found.detach(), wanted.detach())
 
 
 @pytest.mark.parametrize(("there", "way"), [(True, "_Instead"), (False, "_Single")])

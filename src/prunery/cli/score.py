@@ -34,18 +34,27 @@ def scored(
     network, _, model = chain.opened(path)
     splits = data.load(as_seen(what, runs, images), root)
     chain.fits(splits.facts, model, images)
-    rounded = floats == game.SHORT and not quantize.quantised_layers(network)
-    if rounded:
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.copy_(parameter.bfloat16())
-    account = game.account(network, model.input, floats)
-    precision = "bfloat16" if rounded else "float32"
+    account, precision = game.account(network, model.input, floats), "float32"
+    if floats == game.SHORT:
+        precision = _shortened(network, account, path)
     found = evaluate(network, splits.test, splits, precision)
     if found is None:
         raise Refused(f"{images} has no test images; expected some to measure the accuracy on")
     checks = _verified(network, splits, found, path) if verify else []
     return _facts(account, found, images, checks), _words(account, found, images, checks)
+
+
+def _shortened(network: Any, account: game.Account, path: Path) -> str:
+    """Numbers that are charged with 16 bits have no more; what the network then computes in."""
+    quantised = quantize.quantised_layers(network)
+    partly = [x.name for x in account.lines if x.terms and game.SHORT in (x.weight_bits, x.input_bits)]
+    if quantised and partly:
+        seen = f"--floats 16: {path} has {len(quantised)} quantised layers, and {partly[0]} multiplies floats"
+        raise Refused(f"{seen}, which are measured with 32 bits beside them; leave --floats out")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return "float32" if quantised else "bfloat16"
 
 
 def _file(what: str, runs: Path) -> Path:

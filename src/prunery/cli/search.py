@@ -35,7 +35,7 @@ def carried_out(space: Space, place: Place) -> list[Found]:
 
 def finished(space: Space, found: list[Found], out: Path) -> tuple[dict[str, Any], list[Any]]:
     """Rows, the best one's settings and the figure written; the same as JSON and in words."""
-    whole = [f for f in found if not f.cut]
+    whole = [f for f in found if f.whole]
     winner, edge = best(found), front(whole)
     settings = [f"{k}={json.dumps(v)}" for k, v in winner.point.items()]
     with writing(out):
@@ -67,6 +67,8 @@ def _point(found: Found) -> str:
 
 
 def _worth(space: Space, found: Found) -> str:
+    if found.refused:
+        return f"refused: {found.refused}"
     if found.cut:
         return f"given up at accuracy {100 * found.measures['accuracy']:.2f} %"
     names = dict.fromkeys(("accuracy", space.objective.measure, space.target.measure))
@@ -79,10 +81,10 @@ def _csv(found: list[Found]) -> str:
     text = io.StringIO(newline="")
     measures = list(dict.fromkeys(k for f in found for k in f.measures))
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*found[0].point, *measures, "met", "given_up", "run"])
+    rows.writerow([*found[0].point, *measures, "met", "given_up", "refused", "run"])
     for f in found:
         values = [json.dumps(v) for v in f.point.values()]
-        rows.writerow([*values, *(f.measures.get(m, "") for m in measures), f.met, f.cut, f.step])
+        rows.writerow([*values, *(f.measures.get(m, "") for m in measures), f.met, f.cut, f.refused, f.step])
     return text.getvalue()
 
 

@@ -64,19 +64,18 @@ class Rounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int, binary: bool) -> Tensor:
         ctx.bounds, ctx.kernels = (low, high), None if binary else kernels_for(x, step)
+        ctx.save_for_backward(x, step)
         if ctx.kernels:
-            ctx.save_for_backward(x, step)
             return ctx.kernels.forward(x, step, low, high)
         u = x / step
-        ctx.save_for_backward(u, step)
         return torch.where(u < 0, -1.0, 1.0).to(u.dtype).mul_(u != 0) if binary else u.round().clamp_(low, high)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        u, step = ctx.saved_tensors
-        if ctx.kernels and not torch.is_grad_enabled():
-            return *ctx.kernels.backward(grads[0], u, step, *ctx.bounds), None, None, None
-        u = u / step if ctx.kernels else u  # create_graph: the gradient must itself have one, which torch's has
+        x, step = ctx.saved_tensors
+        if ctx.kernels and not torch.is_grad_enabled():  # create_graph: the gradient must itself have one
+            return *ctx.kernels.backward(grads[0], x, step, *ctx.bounds), None, None, None
+        u = x / step
         inside = torch.ops.aten.hardtanh_backward(grads[0], u, *ctx.bounds).div_(step)
         return inside, -_summed(inside * u, step), None, None, None
 
@@ -122,7 +121,7 @@ class Quantiser(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The whole numbers, and what one of them stands for."""
-        numbers = x.numel() / (len(x) if self.batched else self.step.numel())
+        numbers = x.numel() / (max(len(x), 1) if self.batched else self.step.numel())
         step = Damped.apply(self.step, 1 / (max(numbers, 1.0) * self.high) ** 0.5)
         return Rounded.apply(x, step, self.low, self.high, self.binary), step
 

@@ -23,6 +23,11 @@ class Runs:
     def path(self, node: Node) -> Path:
         return self.root / node.name
 
+    def rows(self, node: Node) -> list[dict[str, Any]]:
+        """The metrics of a step as far as it has come; none where nobody has begun it."""
+        final = self.path(node)
+        return Step(final if final.exists() else self.root / ".work" / node.name).metrics()
+
     def there(self, names: Iterable[str]) -> set[str]:
         """Those that need not be made."""
         return {name for name in names if (self.root / name).exists()}

@@ -1,7 +1,8 @@
 """Where to look next: functions that are handed a space and a look at one point of it, and yield what they found.
 
 `look(point)` carries out a trial, or remembers it; engines end by themselves or when as many were made as asked for.
-With `look(point, hopeless)` a trial is cut short as soon as `hopeless(row, accuracy)` says so.
+With `look(point, hopeless)` a trial is cut short as soon as `hopeless(step, accuracy)` says so: steps of training since
+the network was made, those that an earlier trial has carried out included.
 """
 
 import itertools
@@ -98,13 +99,14 @@ def optuna(space: "Space", look: Look) -> "Iterator[Found]":
     while True:
         trial = study.ask()
 
-        def hopeless(row: int, accuracy: float, trial: Any = trial) -> bool:
-            trial.report(-accuracy, row)
+        def hopeless(step: int, accuracy: float, trial: Any = trial) -> bool:
+            trial.report(-accuracy, step)
             return trial.should_prune()
 
         found = look({k: _suggested(trial, k, v) for k, v in space.axes.items()}, hopeless)
         trial.set_constraint("target", found.short)
-        study.tell(trial, *((None, library.trial.TrialState.PRUNED) if found.cut else (found.cost,)))
+        states, ended = library.trial.TrialState, found.cost if found.whole else None
+        study.tell(trial, ended, states.COMPLETE if found.whole else states.PRUNED if found.cut else states.FAIL)
         yield found
 
 

@@ -107,8 +107,8 @@ class Space:
         return {k: v.choices() if isinstance(v, Range) else v for k, v in self.axes.items()}
 
     def digest(self) -> str:
-        """Of all that a trial's result depends on, the engine and the number of trials aside."""
-        parts = [self.recipe.read_text(encoding="utf-8"), list(self.budget), str(self.target), str(self.objective)]
+        """Of what is measured and how it is judged; what is trained has a name of its own."""
+        parts = [str(self.target), str(self.objective)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def made(self, point: dict[str, Any]) -> Recipe:
@@ -156,11 +156,24 @@ def _space(path: Path, values: dict[str, Any]) -> Space:
         path, path.parent / text["recipe"], parsed, _target(text["target"]), _objective(text["objective"]),
         **{k: v for k, v in given.items() if k in ("engine", "trials", "seed")}, budget=tuple(budget),
     )  # fmt: skip
-    for i in range(2):  # both ends of every axis: a setting that is none fails here
-        space.made({k: (v[0], v[-1])[i] for k, v in space.choices().items()})
+    _tried(space)
     if space.engine == "bisection" and len(axes) != 1:
         raise Refused(f"engine = bisection is for one setting, [space] has {len(axes)}; expected one, or greedy")
     return space
+
+
+def _tried(space: Space) -> None:
+    """Every choice of every axis, the others at one of their ends: a setting that is none fails here."""
+    choices = space.choices()
+    first, last = ({k: v[i] for k, v in choices.items()} for i in (0, -1))
+    for point in (first, last):
+        space.made(point)
+    for key, values in choices.items():
+        for value in values[1:-1]:
+            try:
+                space.made(first | {key: value})
+            except Refused:
+                space.made(last | {key: value})
 
 
 def _axis(key: str, value: Any) -> Choices | Range:

@@ -14,7 +14,7 @@ import torch
 from .. import chain, engine, measure
 from ..chain import Place
 from ..runs import Step, write_json
-from ..spec import Refused
+from ..spec import Node, Recipe, Refused
 from ..train import Stopped
 from .engines import ENGINES, Hopeless, Point
 from .space import Space
@@ -40,6 +40,13 @@ class Found:
     """the run that the trial ended with"""
     cut: bool = False
     """whether it was given up on the way"""
+    refused: str = ""
+    """why it could not be carried out"""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was carried out to its end."""
+        return not self.cut and not self.refused
 
     def better(self, other: "Found") -> bool:
         """Meeting the target comes first, then the cost; among those that miss it, who misses by less."""
@@ -57,7 +64,7 @@ class Trials:
     def __post_init__(self) -> None:
         if self.file.is_file():
             told = json.loads(self.file.read_text(encoding="utf-8"))
-            self.known = {_key(t["point"]): Found(**t) for t in told}
+            self.known = {key: Found(**found) for key, found in told.items()}
 
     @property
     def file(self) -> Path:
@@ -66,40 +73,50 @@ class Trials:
 
     def run(self) -> Iterator[Found]:
         """What the engine asks for, each point once, as many as the space allows."""
-        seen: set[str] = set()
+        seen: dict[str, Found] = {}
         for found in islice(ENGINES[self.space.engine](self.space, self.look), LIMIT):
-            if _key(found.point) not in seen:
-                seen.add(_key(found.point))
+            key = json.dumps(found.point, sort_keys=True)
+            if key not in seen:
+                seen[key] = found
                 yield found
             if len(seen) >= self.space.trials:
-                return
+                break
+        if all(found.refused for found in seen.values()):
+            first, *others = seen.values()
+            raise Refused(f"none of {1 + len(others)} trials could be carried out; the first: {first.refused}")
 
     def look(self, point: Point, hopeless: Hopeless | None = None) -> Found:
-        """One trial; what it came to is written down."""
-        key = _key(point)
-        if key not in self.known:
-            self.known[key] = self._carried_out(point, hopeless)
+        """One trial; what it came to is written down, under the name of what it trains.
+
+        A trial that was given up is nothing to those who ask for its end; one that was refused is, the next time,
+        worth another try."""
+        recipe = chain.filled(self.space.made(point), self.place)
+        key = f"{list(recipe.nodes().values())[-1].name} {json.dumps(point, sort_keys=True)}"
+        if key not in self.known or (self.known[key].cut and not hopeless):
+            self.known[key] = self._carried_out(point, recipe, hopeless)
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.file, [asdict(found) for found in self.known.values()])
+            write_json(self.file, {k: asdict(found) for k, found in self.known.items() if not found.refused})
         return self.known[key]
 
-    def _carried_out(self, point: Point, hopeless: Hopeless | None) -> Found:
-        watch = Watch(self.place, hopeless)
+    def _carried_out(self, point: Point, recipe: Recipe, hopeless: Hopeless | None) -> Found:
+        watch, target = Watch(self.place, hopeless), self.space.target
         try:
-            done = chain.run(self.space.made(point), watch.place)
+            last = list(chain.run(recipe, watch.place).values())[-1]
+            judged = bool(last.result.get("validation"))
+            measures = self._measured(last) if judged else {}
         except Stopped:
             if not watch.cut:
                 raise
             return Found(point, {"accuracy": watch.accuracy}, met=False, short=WORST, cost=WORST, cut=True)
-        last = list(done.values())[-1]
-        measures, target = self._measured(last), self.space.target
+        except Refused as error:
+            return Found(point, {"accuracy": 0.0}, met=False, short=10 * WORST, cost=10 * WORST, refused=str(error))
+        if not judged:
+            raise Refused("a search judges by validation images, and there are none; set data.validation to 1 or more")
         cost = self.space.objective.cost(measures)
         return Found(point, measures, target.met(measures), target.short(measures), cost, last.name)
 
     def _measured(self, step: Step) -> dict[str, float]:
         result = step.result
-        if not result.get("validation"):
-            raise Refused("a search judges by validation images, and there are none; set data.validation to 1 or more")
         found = {"accuracy": result["validation"]["accuracy"], "multiply_adds": result["kept_multiply_adds"]}
         found |= {"parameters": result["kept_parameters"]} | {k: result[k] for k in ("bytes", "density")}
         if "score" in self.space.measures:
@@ -126,23 +143,43 @@ class Trials:
 
 
 class Watch:
-    """A place that listens, and stops a chain that somebody holds hopeless."""
+    """A place that listens, and stops a chain that somebody holds hopeless.
+
+    Steps of training are counted along the chain, and what earlier trials have carried out of it is told again: two
+    trials are compared after as many steps, whether they share them or not."""
 
     def __init__(self, place: Place, hopeless: Hopeless | None) -> None:
-        self.hopeless, self.rows, self.accuracy, self.cut = hopeless, 0, 0.0, False
-        tick, stopping = place.ways.tick, place.ways.stopping
+        self.hopeless, self.before, self.accuracy, self.cut = hopeless, 0, 0.0, False
+        self.told: set[int] = set()
+        tick, began, stopping = place.ways.tick, place.began, place.ways.stopping
 
         def heard(event: dict[str, Any]) -> None:
             tick(event)
-            self.look(event.get("row", {}).get("val_accuracy"))
+            self.look(event.get("row", {}))
 
-        self.place = replace(place, ways=replace(place.ways, tick=heard, stopping=lambda: self.cut or stopping()))
+        def begins(label: str, node: Node) -> None:
+            began(label, node)
+            self.before = 0
+            for ancestor in node.chain()[:-1]:
+                self.before += self.again(place.runs.rows(ancestor))
+            self.again(place.runs.rows(node))
 
-    def look(self, accuracy: float | None) -> None:
+        ways = replace(place.ways, tick=heard, stopping=lambda: self.cut or stopping())
+        self.place = replace(place, ways=ways, began=begins)
+
+    def again(self, rows: list[dict[str, Any]]) -> int:
+        """What a step has told already; how many steps of training it comes to."""
+        for row in rows:
+            self.look(row)
+        return rows[-1]["step"] if rows else 0
+
+    def look(self, row: dict[str, Any]) -> None:
         """Once a row."""
-        if accuracy is not None:
-            self.rows, self.accuracy = self.rows + 1, accuracy
-            self.cut = self.cut or bool(self.hopeless and self.hopeless(self.rows, accuracy))
+        accuracy, step = row.get("val_accuracy"), self.before + row.get("step", 0)
+        if accuracy is not None and step not in self.told:
+            self.told.add(step)
+            self.accuracy = accuracy
+            self.cut = self.cut or bool(self.hopeless and self.hopeless(step, accuracy))
 
 
 def _timed(packed: Any, x: torch.Tensor) -> float:
@@ -153,10 +190,6 @@ def _timed(packed: Any, x: torch.Tensor) -> float:
 
 LIMIT = 100_000
 """looks of an engine, those at known points included"""
-
-
-def _key(point: Point) -> str:
-    return json.dumps(point, sort_keys=True)
 
 
 def best(found: Iterable[Found]) -> Found:

@@ -1,7 +1,8 @@
 """bfloat16 on a CPU, without torch's slow ways: the same numbers, multiplied in single precision and rounded once.
 
 A processor without instructions for it: torch 2.15 falls back to plain loops (a batch of 128 through the score game's
-tiny network, one core with AVX2: more than 5 s a step, and 0.5 in single precision). All products are taken there.
+tiny network, one core with AVX2: more than 5 s a step, and 0.5 in single precision). All products that a network calls
+are taken there, attention as a whole; what torch multiplies inside a function of its own, such as an LSTM, is not seen.
 
 One with them: torch differentiates some grouped convolutions many times slower than in single precision (a batch of
 128, one core): towards inputs where there is a stride (48 channels of 16x16: 48 ms against 0.6), towards weights where
@@ -61,7 +62,7 @@ class _Instead(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not torch.conv2d:
+        if func is not torch.conv2d or not _halves(args, kwargs):
             return func(*args, **kwargs)
         told = DEFAULTS | dict(zip(NAMES, args, strict=False)) | kwargs
         stride, padding, dilation = (_pair(told[k]) for k in ("stride", "padding", "dilation"))
@@ -87,9 +88,11 @@ PRODUCTS = {
     torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
     torch.nn.functional.linear, torch.nn.functional.scaled_dot_product_attention,
     *(getattr(where, name) for where in (torch, Tensor) for name in ("matmul", "mm", "bmm", "addmm", "baddbmm")),
-    Tensor.__matmul__,
+    Tensor.__matmul__, torch.einsum, torch.nn.functional.multi_head_attention_forward,
 }  # fmt: skip
-"""what autocast computes in bfloat16"""
+"""what autocast computes in bfloat16, and what is made of it: a mode does not see what is called within"""
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+"""numbers that autocast makes bfloat16 of"""
 
 
 class _Single(TorchFunctionMode):
@@ -97,12 +100,21 @@ class _Single(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in PRODUCTS or not torch.is_autocast_enabled("cpu"):
+        if func not in PRODUCTS or not _halves(args, kwargs):
             return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             if func is torch.conv2d and (told := _points(args, kwargs)):
                 return pointwise(*told)
-            return func(*map(_held, args), **{k: _held(v) for k, v in kwargs.items()}).bfloat16()
+            return _rounded(func(*map(_held, args), **{k: _held(v) for k, v in kwargs.items()}))
+
+
+def _halves(args: Any, kwargs: Any) -> bool:
+    """Whether autocast would take such a call: it is on, numbers are floats and not wide, a result is asked for."""
+    if not torch.is_autocast_enabled("cpu") or kwargs.get("out") is not None:
+        return False
+    flat = [b for a in (*args, *kwargs.values()) for b in (a if isinstance(a, list | tuple) else (a,))]
+    kinds = [t.dtype for t in flat if isinstance(t, Tensor) and t.dtype != torch.bool]  # masks of attention
+    return bool(kinds) and all(kind in NARROW for kind in kinds)
 
 
 def _points(args: Any, kwargs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
@@ -120,7 +132,14 @@ def _points(args: Any, kwargs: Any) -> tuple[Tensor, Tensor, Tensor | None] | No
 
 def _held(told: Any) -> Any:
     """Floats as bfloat16 holds them, to be multiplied in single precision."""
+    if isinstance(told, list | tuple):
+        return type(told)(map(_held, told))
     return told.bfloat16().float() if isinstance(told, Tensor) and told.is_floating_point() else told
+
+
+def _rounded(made: Any) -> Any:
+    """What came of it, as bfloat16."""
+    return tuple(map(_rounded, made)) if isinstance(made, tuple) else made if made is None else made.bfloat16()
 
 
 @cache

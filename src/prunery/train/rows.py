@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 PIECE = 2**21
 """bytes of single precision that a thread works on at a time"""
@@ -31,9 +30,10 @@ class Rows(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: the gradient must itself have one, which whole tensors' has
+            return _graphed(grad, x, weight, ctx.needs_input_grad)
         (rows, ins), outs = x.shape, len(weight)
         to_x, to_weight, to_bias = ctx.needs_input_grad
         wide = weight.float()
@@ -50,6 +50,14 @@ class Rows(torch.autograd.Function):
             if for_x is not None:
                 for_x[at] = torch.mm(b, wide, out=a)
         return for_x, *(None if g is None else g.to(x.dtype) for g in (for_weight, for_bias))
+
+
+def _graphed(grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    """The gradients by torch's operators, in one piece."""
+    with torch.autocast("cpu", enabled=False):
+        wide = grad.float()
+        found = wide @ weight.float(), wide.t() @ x.float(), wide.sum(0)
+        return tuple(g.to(x.dtype) if need else None for g, need in zip(found, needed, strict=True))
 
 
 def _spaces(rows: int, ins: int, outs: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
