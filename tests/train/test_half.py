@@ -291,6 +291,17 @@ def test_every_product_is_taken_in_single_precision_and_is_the_same(call, monkey
     near(found.detach(), wanted.detach())
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "AMD64", "aarch64"])
+@pytest.mark.parametrize("torchs", [True, False])
+@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
+def test_on_x86_the_instructions_must_be_there_and_not_only_their_registers(machine, torchs, avx512, amx, monkeypatch):
+    monkeypatch.setattr(half.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: torchs)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert half.has_bfloat16.__wrapped__() == (torchs and (avx512 or amx or machine == "aarch64"))
+
+
 @pytest.mark.parametrize(("there", "way"), [(True, "_Instead"), (False, "_Single")])
 def test_the_way_is_the_processors(monkeypatch, there, way):
     taken = []

@@ -9,6 +9,7 @@ One with them: torch differentiates some grouped convolutions many times slower 
 the filter is larger than 3x3 or than what it makes (672 channels of 4x4, 5x5: 93 ms against 19). Those alone are taken.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -142,10 +143,19 @@ def _rounded(made: Any) -> Any:
     return tuple(map(_rounded, made)) if isinstance(made, tuple) else made if made is None else made.bfloat16()
 
 
+X86 = ("x86_64", "amd64", "i386", "i686")
+
+
 @cache
 def has_bfloat16() -> bool:
-    """Whether torch multiplies bfloat16 by this processor's own instructions."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether torch multiplies bfloat16 by this processor's own instructions.
+
+    torch says yes to all of AVX-512, where its library widens and narrows numbers by hand if need be: a step of the
+    score game's tiny network takes 1.7 times as long as with products in single precision, so that counts as no."""
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    own = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return platform.machine().lower() not in X86 or own
 
 
 @contextmanager
