@@ -62,16 +62,17 @@ def finish(
     spec: str = "",
     more: str = "",
     at: str | None = None,
+    also: dict[str, Any] | None = None,
 ) -> None:
     """Print what was found and leave, with 0 when every claim holds and 1 otherwise; the first is the headline.
 
-    `at` is the commit that made the results, where they were not all made just now.
+    `at` is the commit that made the results, where they were not all made just now; `also` goes into result.json.
     """
     if not asked.json:
         print(table)
         print("\n".join(told(c) for c in claims))
     if asked.keep:
-        keep(asked.keep, claims, table, spec, more, at or commit() or "unknown")
+        keep(asked.keep, claims, table, spec, more, at or commit() or "unknown", also or {})
     holds = all(c["holds"] for c in claims)
     print(json.dumps(claims[0] | {"holds": holds, "also": claims[1:]}))
     sys.exit(0 if holds else 1)
@@ -97,7 +98,9 @@ def chosen(words: list[str]) -> list[str]:
     return [word for option in each if option[0] not in HERE for word in option]
 
 
-def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more: str, at: str) -> None:
+def keep(
+    folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more: str, at: str, also: dict[str, Any]
+) -> None:
     """The result as others find it: a page to look at, and the same as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     about = sys.modules["__main__"].__doc__ or ""
@@ -111,7 +114,7 @@ def keep(folder: Path, claims: list[dict[str, Any]], table: str, spec: str, more
     text = [f"# {title}", rest.strip(), "```\n" + table + "\n```", *(f"- {told(c)}" for c in claims), more]
     text += [f"Made by `{source}` at commit {at} on {made}."]
     (folder / "README.md").write_text("\n\n".join(t for t in text if t).replace("\n\n- ", "\n- ") + "\n")
-    result = {"claims": claims, "spec": spec or source, "commit": at}
+    result = {"claims": claims, **also, "spec": spec or source, "commit": at}
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

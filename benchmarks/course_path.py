@@ -44,7 +44,8 @@ def main() -> None:
         path_figure(points, asked.keep / "figures")
     claims = [claimed(stages, recipe.name.removeprefix("course_"))]
     more = "![accuracy against score](figures/path.svg)"
-    finish(claims, columns([HEAD, *(s.row for s in stages)]), asked, path.read_text(), more, at(done))
+    also = {"points": [s.point for s in stages]}
+    finish(claims, columns([HEAD, *(s.row for s in stages)]), asked, path.read_text(), more, at(done), also)
 
 
 def claimed(stages: list[Stage], network: str) -> dict:

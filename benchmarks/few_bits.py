@@ -56,7 +56,8 @@ def main() -> None:
     ]
     order = ["8 bits", "6 bits", "4 bits", "4 bits, trained", "2 bits, trained"]
     rows = [HEAD, dense.row, *(stages[stage].row for stage in order if stage in stages)]
-    finish(claims, columns(rows), asked, RECIPE.read_text(), "", made)
+    also = {"files": {name(s): stages[s].claimed for s in FILES}, "points": [s.point for s in stages.values()]}
+    finish(claims, columns(rows), asked, RECIPE.read_text(), "", made, also)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stages import Stage, at, carried_out, measured, packed
 
 from prunery import save
 from prunery.chain import WEIGHTS, opened
+from prunery.measure.score import SHORT
 from prunery.report import write_figures
 from prunery.spec import read_recipe
 
@@ -32,16 +33,20 @@ def main() -> None:
     if not asked.quick:
         done = carried_out(RECIPE, asked)
         file, made = packed(done["pack"]), at(done)
-    stage = measured("tiny", file, recipe, root)
+    stage, halved = measured("4 bits", file, recipe, root), KEPT.parent / "float.safetensors"
     if asked.keep:
         asked.keep.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, asked.keep / KEPT.name)
         network, state, model = opened(done["float"].folder / WEIGHTS)
-        save(network, asked.keep / "float.safetensors", state.masks, model, half=True)
+        halved = asked.keep / "float.safetensors"
+        save(network, halved, state.masks, model, half=True)
         write_figures(list(done.values()), asked.keep / "figures")
     figures = "![accuracy against score](figures/accuracy_score.svg)\n\n![curves](figures/curves.svg)"
     more = f"{COMMAND}\n\n{FLOAT}\n\n{figures}"
-    finish(claims(stage), table(stage), asked, RECIPE.read_text(), more, made)
+    before = measured("before, in half precision", halved, recipe, root, SHORT)
+    files = {KEPT.name: stage.claimed, halved.name: measured("", halved, recipe, root).claimed}
+    also = {"files": files, "points": [before.point, stage.point]}
+    finish(claims(stage), table(stage), asked, RECIPE.read_text(), more, made, also)
 
 
 def claims(stage: Stage) -> list[dict]:

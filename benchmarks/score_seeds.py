@@ -63,6 +63,7 @@ def main() -> None:
     if asked.quick and asked.keep:
         sys.exit("--quick measures what is kept already; leave out one of --quick and --keep")
     recipe, root, made, stages, rows = read_recipe(RECIPE), Path(asked.data_dir), None, [], [HEAD]
+    kept: dict[str, dict[str, float]] = {}
     done = {} if asked.quick else {seed: trained(seed, asked) for seed in SEEDS}
     if done:
         made = at({f"{seed} {label}": step for seed, steps in done.items() for label, step in steps.items()})
@@ -72,11 +73,15 @@ def main() -> None:
             whole, few = done[seed]["float"].folder / WEIGHTS, packed(done[seed]["pack"])
         if seed in done and asked.keep:
             keep(done[seed], seed, asked.keep)
-        floats, stage = (measured(str(seed), file, recipe, root) for file in (whole, few))
+        floats, stage = (measured(f"seed {seed}", file, recipe, root) for file in (whole, few))
+        if seed:
+            halved = (asked.keep or KEPT) / files(seed)[0].name
+            kept |= {halved.name: measured("", halved, recipe, root).claimed, files(seed)[1].name: stage.claimed}
         figures = [f"{figure:.2f}" for figure in (100 * floats.found.accuracy, validated(few, root), percent(stage))]
         rows.append([f"{seed}", *figures, f"{stage.score:.5f}", f"{stage.size:,}"])
         stages.append(stage)
-    finish(claims(stages), columns(rows), asked, RECIPE.read_text(), "", made)
+    also = {"files": kept, "points": [s.point for s in stages]}
+    finish(claims(stages), columns(rows), asked, RECIPE.read_text(), "", made, also)
 
 
 def percent(stage: Stage) -> float:

@@ -28,6 +28,17 @@ class Stage(NamedTuple):
     def row(self) -> list:
         return [self.name, f"{100 * self.found.accuracy:.2f}", f"{self.score:.5f}", f"{self.size:,}"]
 
+    @property
+    def claimed(self) -> dict[str, float]:
+        """What `prunery score --verify` holds a kept file against."""
+        return {"n": self.found.n, "accuracy": self.found.accuracy}
+
+    @property
+    def point(self) -> dict[str, str | float]:
+        """Of the figure of all results."""
+        told = {"name": self.name, "score": self.score, "accuracy": self.found.accuracy}
+        return told | {"standard_error": self.found.standard_error}
+
 
 HEAD = ["stage", "test accuracy, %", "score, 2.8e8", "bytes"]
 

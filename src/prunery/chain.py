@@ -138,9 +138,14 @@ def preflight(recipe: Recipe, place: Place) -> None:
     """What can be known to fail later is refused before anything is computed."""
     network, model = skeleton(recipe.init.model), recipe.init.model
     left: dict[str, dict[tuple[str, ...], float]] = {"": {}}
+    built = {""}  # the steps behind which layers are still those of the skeleton
     for stage in recipe.stages:
         spec, left[stage.label] = stage.spec, dict(left[stage.after])
+        if stage.after in built and not isinstance(spec, Shrink | Factorise):
+            built.add(stage.label)
         try:
+            if isinstance(spec, Quantize) and (spec.activations or spec.learned) and stage.after in built:
+                quantize.planned(network, spec)
             if isinstance(spec, Prune):
                 _prunes(spec, network, left[stage.label])
             elif isinstance(spec, Shrink | Factorise | Reset) or getattr(spec, "sparse", "static") != "static":

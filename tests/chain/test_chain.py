@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunery import chain, pruning
+from prunery import chain, pruning, quantize
 from prunery.chain import Place, opened, run
 from prunery.runs import Runs, State, read_state, write_tensors
 from prunery.spec import Refused, recipe
@@ -170,7 +170,19 @@ def test_what_must_fail_later_is_refused_before_anything_is_computed(place):
         )
     with pytest.raises(Refused, match="meets no layer"):
         run(made(TRAIN, {"kind": "prune", "exclude": ["head"]}), place)
+    few = {"kind": "quantize", "bits": 4, "activations": 4, "layers": ["nosuch=4/4"]}
+    with pytest.raises(Refused, match=r'step quantize: quantize\.layers: "nosuch" meets no layer; there are fc1'):
+        run(made(TRAIN, few), place)
     assert not folders(place)
+
+
+def test_layers_that_a_step_makes_may_be_named_in_a_later_one(place):
+    """Low rank makes rows of layers, whose names only the made network knows."""
+    low = {"kind": "factorise", "keep": 0.5}
+    few = {"kind": "quantize", "bits": 4, "activations": 4, "batches": 1, "layers": ["fc1.0=8/8"]}
+    done = run(made(TRAIN, low, few), place)
+    plan = quantize.quantised_layers(chain.network_of(done["quantize"])[0])
+    assert plan["fc1.0"].bits.weight == 8
 
 
 def test_a_checkpoint_says_whose_it_is(place, tmp_path):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from prunery.masks import Mask
+from prunery.models import fit
 from prunery.quantize import quantize
 from prunery.runs import State, pack, read_state, unpack, write_tensors
 from prunery.spec import Refused
@@ -74,6 +76,23 @@ def test_damaged_low_bits_are_refused(about, tmp_path):
     packed["low:w"] = torch.tensor(about)
     with pytest.raises(Refused, match="is damaged"):
         through_a_file(packed, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_whole_numbers_without_their_scales_are_refused(bits, density, tmp_path):
+    network = nn.Linear(30, 40)
+    rounded, scales = quantize({"weight": network.weight.detach()}, bits, "channel")
+    masks = {"weight": torch.rand(40, 30) < density} if density < 1 else {}
+    packed = pack(State(network.state_dict() | rounded, masks, scales))
+    del packed["scale:weight"]
+    with pytest.raises(Refused, match=r"x\.safetensors .*\bscales of\b.*make or copy it again"):
+        fit(network, through_a_file(packed, tmp_path / "x.safetensors").weights, "x.safetensors")
+
+
+def test_small_whole_numbers_that_are_no_weights_stay_what_they_are(tmp_path):
+    state = State({"table": torch.tensor([-3, 0, 100], dtype=torch.int8)})
+    same(through_a_file(pack(state), tmp_path / "x.safetensors").weights, state.weights)
 
 
 def test_bfloat16_is_kept_where_it_is_exact(tmp_path):

@@ -44,8 +44,8 @@ OPTUNA = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="
 
 
 def space_of(axes, engine="greedy", **more):
-    target, objective = Target("accuracy", True, 0.9), Objective("score", True)
-    return Space(Path("x.toml"), Path("r.toml"), axes, target, objective, engine, **more)
+    target, objectives = Target("accuracy", True, 0.9), (Objective("score", True),)
+    return Space(Path("x.toml"), Path("r.toml"), axes, target, objectives, **{"engine": engine} | more)
 
 
 def look_of(space, function, seen=None):
@@ -141,6 +141,45 @@ def test_who_misses_by_less_is_better_and_the_front_is_the_front():
     assert near.better(far)
     assert best([far, near, dear, cheap]) is cheap
     assert front([far, near, dear, cheap]) == [far, cheap, dear]
+
+
+def test_with_several_objectives_the_front_is_who_no_other_beats_in_all():
+    def found(accuracy, score, size):
+        return Found({}, {"accuracy": accuracy, "score": score, "bytes": size}, True, 0.0, score)
+
+    small, light, beaten, best_of_all = found(0.9, 5, 1), found(0.9, 1, 5), found(0.9, 5, 5), found(0.95, 9, 9)
+    objectives = (Objective("score", True), Objective("bytes", True))
+    everything = [beaten, small, best_of_all, light]
+    assert front(everything, objectives) == [light, small, best_of_all]
+    assert front(everything) == [light, best_of_all]
+
+
+@OPTUNA
+def test_optuna_looks_for_several_things_at_once():
+    """Width is accuracy and score at once; bits cost score alone: the front has few bits and any width."""
+    objectives = (Objective("score", True), Objective("accuracy", False))
+    space = replace(space_of(AXES, "optuna", trials=60), objectives=objectives, target=Target("accuracy", True, 0.0))
+    seen = []
+    found = run(space, lambda width, bits: (0.5 + width / 40, width * bits / 10), seen)
+    edge = front(found, objectives)
+    assert {f.point["bits"] for f in edge} == {2}
+    assert len({f.point["width"] for f in edge}) >= 4
+    assert not any(f.cut for f in found)
+
+
+@OPTUNA
+def test_an_optuna_search_that_was_stopped_goes_on_as_if_it_had_not_been(folder, monkeypatch):
+    import optuna
+
+    space, told = written(folder, "optuna", 9, "{ low = 0.01, high = 0.9 }"), []
+    report = optuna.trial.Trial.report
+    monkeypatch.setattr(optuna.trial.Trial, "report", lambda *a: told.append((a[0].number, *a[1:])) or report(*a))
+    whole, first = list(Trials(space, place_of(folder)).run()), list(told)
+    assert len({number for number, *_ in first}) == 9
+    told.clear()
+    again = list(Trials(space, place_of(folder)).run())
+    assert again == whole
+    assert told == first, "whoever decides by what others came to on the way hears it again"
 
 
 # --- real ones --------------------------------------------------------------------------------------------------------
@@ -269,7 +308,9 @@ def test_what_is_trained_is_known_by_all_that_it_depends_on(folder):
 
 
 def test_milliseconds_and_score_are_measured_where_they_are_asked_for(folder):
-    space = replace(written(folder), target=Target("milliseconds", False, 1000.0), objective=Objective("score", True))
+    space = replace(
+        written(folder), target=Target("milliseconds", False, 1000.0), objectives=(Objective("score", True),)
+    )
     found = Trials(space, place_of(folder)).look({"prune.density": 0.1})
     assert 0 < found.measures["milliseconds"] < 1000
     assert 0 < found.measures["score"] < 1
@@ -293,9 +334,19 @@ BROKEN = {
     "no objective": ({"objective": "score"}, 'objective = "score" is not allowed'),
     "no engine": ({"engine": "magic"}, 'engine = "magic"'),
     "no trials": ({"trials": 0}, "trials = 0 is not allowed"),
-    "one choice": ({"space": {"prune.density": [0.5]}}, "two choices or more"),
-    "upside down": ({"space": {"prune.density": {"low": 0.9, "high": 0.1}}}, "two choices or more"),
-    "log of nothing": ({"space": {"prune.density": {"low": 0, "high": 0.1, "log": True}}}, "two choices or more"),
+    "accuracy in percent": ({"target": "accuracy >= 90.3"}, "accuracy is a share of one, such as 0.903"),
+    "an objective that is no text": ({"objective": 3}, "expected such as minimise score, or a list"),
+    "twice the same objective": ({"objective": ["minimise score", "minimise score"]}, "each measure once"),
+    "two objectives for one": ({"objective": ["minimise score", "minimise bytes"]}, "engine = greedy is for one"),
+    "without quotes": ({"space": {"prune": {"density": [0.1, 0.5]}}}, 'in quotes: "prune.density" = [0.1, 0.5]'),
+    "the same choice twice": ({"space": {"prune.density": [0.5, 0.5]}}, "two different choices"),
+    "no whole numbers": ({"space": {"train.steps": {"low": 5, "high": 30}}}, "says whole = true"),
+    "endless": ({"space": {"prune.density": {"low": 0.1, "high": float("inf")}}}, "two different choices"),
+    "whole is a text": ({"space": {"train.steps": {"low": 5, "high": 30, "whole": "yes"}}}, "two different choices"),
+    "in the budget too": ({"budget": ["prune.density=0.2"]}, '"prune.density" is in budget too'),
+    "one choice": ({"space": {"prune.density": [0.5]}}, "two different choices"),
+    "upside down": ({"space": {"prune.density": {"low": 0.9, "high": 0.1}}}, "two different choices"),
+    "log of nothing": ({"space": {"prune.density": {"low": 0, "high": 0.1, "log": True}}}, "two different choices"),
     "no setting": ({"space": {"prune.densities": [0.1, 0.5]}}, "densities"),
     "out of range": ({"space": {"prune.density": [0.5, 7]}}, "prune.density = 7.0 is not allowed"),
     "out of range between": ({"space": {"prune.density": [0.5, 7, 0.1]}}, "prune.density = 7.0 is not allowed"),
@@ -325,8 +376,8 @@ def test_spaces_that_cannot_be_are_refused_before_any_training(folder, what):
 
 def _toml(value):
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }"
-    return json.dumps(value)
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+    return "inf" if value == float("inf") else json.dumps(value)
 
 
 def test_without_validation_images_there_is_nothing_to_judge_by(folder):

@@ -294,8 +294,8 @@ def score(
     from . import score as game
     from . import screen
 
-    if "=" in what and not Path(what).exists():
-        found, words = game.by_hand(what)
+    if game.in_numbers(what):
+        found, words = game.by_hand(what, data != "cifar10" or floats != game.FLOAT or verify)
     else:
         found, words = game.scored(what, data, data_dir, runs, game.checked(floats), verify)
     screen.as_json(found) if json else screen.show(*words)

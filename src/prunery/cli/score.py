@@ -20,8 +20,18 @@ NEEDED = 0.9
 """of the test images; not rounded"""
 
 
-def by_hand(text: str) -> tuple[dict[str, Any], list[Any]]:
+FLOAT = game.FLOAT
+
+
+def in_numbers(what: str) -> bool:
+    """Whether somebody has counted already, and asks for the formula."""
+    return "=" in what and "/" not in what and not Path(what).exists()
+
+
+def by_hand(text: str, more: bool) -> tuple[dict[str, Any], list[Any]]:
     """The formula with the numbers of somebody who has counted."""
+    if more:
+        raise Refused("--data, --floats and --verify are for a checkpoint or a run; leave them out with numbers")
     scores = game.formula(game.values_of(text))
     return {"scores": game.as_dict(scores)}, [_editions(scores)]
 
@@ -61,6 +71,10 @@ def _file(what: str, runs: Path) -> Path:
     """A checkpoint, or the file of a run."""
     if Path(what).is_file():
         return Path(what)
+    if Path(what).is_dir() and not (Path(what) / RESULT).is_file():
+        raise Refused(f"{what} is a folder; expected a checkpoint in it, a run, or numbers such as w=1e5,f=1e7")
+    if not Path(what).exists() and ("/" in what or Path(what).suffix):
+        raise Refused(f"{what} does not exist; expected a checkpoint, a run, or numbers such as w=1e5,f=1e7")
     folder = Runs(runs).find(what).folder
     packed = folder / chain.PACKED
     return packed if packed.is_file() else folder / chain.WEIGHTS
@@ -79,25 +93,41 @@ def _verified(network: Any, splits: Splits, found: Evaluation, path: Path) -> li
             f"sums of all {len(layers)} quantised layers in integers: the same answer to all {found.n:,} images"
         )
     claimed = path.parent / RESULT
-    if claimed.is_file():
-        test = json.loads(claimed.read_text(encoding="utf-8")).get("test") or {}
-        if test and (test.get("n"), test.get("accuracy")) != (found.n, found.accuracy):
+    test = _claimed(claimed, path.name) if claimed.is_file() else {}
+    if test:
+        if (test.get("n"), test.get("accuracy")) != (found.n, found.accuracy):
             seen = f"{test.get('accuracy')} of {test.get('n')} images"
             raise Refused(f"{claimed} claims {seen}; measured: {found.accuracy} of {found.n}")
-        lines.append(f"{claimed.name} beside it claims the same accuracy")
+        lines.append(f"{claimed.name} beside it claims the same accuracy of as many images")
     return lines
+
+
+def _claimed(file: Path, name: str) -> dict[str, Any]:
+    """What a run's result, or a kept one, says of a file beside it; nothing where it says nothing."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        found = told.get("files", {}).get(name) or (told.get("test") if name in (chain.PACKED, chain.WEIGHTS) else None)
+    except (ValueError, AttributeError):
+        raise Refused(f"{file} cannot be read; expected what a run or a benchmark wrote: move it elsewhere") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _facts(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> dict[str, Any]:
     return {
         "scores": game.as_dict(account.scores()), "weights": account.weights, "p_s": 0.0, "p_u": account.p_u,
-        "test": found.as_dict(), "data": images, "plays": found.accuracy >= NEEDED, "verified": checks,
+        "test": found.as_dict(), "data": images, "plays": _plays(found, images), "verified": checks,
         "layers": [asdict(line) for line in account.lines],
     }  # fmt: skip
 
 
+def _plays(found: Evaluation, images: str) -> bool:
+    """Whether a network may be entered."""
+    return images == game.PLAYED and found.accuracy >= NEEDED
+
+
 def _words(account: game.Account, found: Evaluation, images: str, checks: list[str]) -> list[Any]:
-    verdict = "plays" if found.accuracy >= NEEDED else "does not play: 90 % are needed"
+    needed = "90 % are needed" if images == game.PLAYED else f"the game is on {game.PLAYED}"
+    verdict = "plays" if _plays(found, images) else f"does not play: {needed}"
     error = 100 * found.standard_error
     return [
         _layers(account), COUNTED, "", _editions(account.scores()), "",

@@ -36,7 +36,7 @@ def carried_out(space: Space, place: Place) -> list[Found]:
 def finished(space: Space, found: list[Found], out: Path) -> tuple[dict[str, Any], list[Any]]:
     """Rows, the best one's settings and the figure written; the same as JSON and in words."""
     whole = [f for f in found if f.whole]
-    winner, edge = best(found), front(whole)
+    winner, edge = best(found), front(whole, space.objectives)
     settings = [f"{k}={json.dumps(v)}" for k, v in winner.point.items()]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _worth(space: Space, found: Found) -> str:
         return f"refused: {found.refused}"
     if found.cut:
         return f"given up at accuracy {100 * found.measures['accuracy']:.2f} %"
-    names = dict.fromkeys(("accuracy", space.objective.measure, space.target.measure))
+    names = dict.fromkeys(("accuracy", *(o.measure for o in space.objectives), space.target.measure))
     texts = [f"{n} {100 * v:.2f} %" if n == "accuracy" else f"{n} {v:.4g}" for n in names for v in [found.measures[n]]]
     return ", ".join(texts) + ("" if found.met else ", target missed")
 
@@ -91,10 +91,11 @@ def _csv(found: list[Found]) -> str:
 def _table(space: Space, edge: list[Found]) -> Table:
     """The front: those that no other beats in both."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (*edge[0].point, "accuracy", space.objective.measure, "target") if edge else ("no trial ended",):
+    wanted = [o.measure for o in space.objectives if o.measure != "accuracy"]
+    for name in (*edge[0].point, "accuracy", *wanted, "target") if edge else ("no trial ended",):
         table.add_column(name)
     for f in edge:
         cells = [json.dumps(v) for v in f.point.values()]
-        worth = [f"{100 * f.measures['accuracy']:.2f} %", f"{f.measures[space.objective.measure]:.4g}"]
+        worth = [f"{100 * f.measures['accuracy']:.2f} %", *(f"{f.measures[name]:.4g}" for name in wanted)]
         table.add_row(*cells, *worth, "met" if f.met else "missed")
     return table

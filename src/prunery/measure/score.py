@@ -13,6 +13,7 @@ in w and f, so p_s is 0. All else that a network needs is charged too: biases, m
   need, a bit for each place of a pruned layer, and what is done to single numbers at sixteen bits.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -286,11 +287,11 @@ def formula(values: dict[str, float]) -> dict[str, tuple[float, float]]:
 
 def values_of(text: str) -> dict[str, float]:
     """p_u=0.5,q_w=8,w=2.7e5 as numbers."""
-    found = {}
-    for part in text.replace(" ", ",").split(","):
+    found: dict[str, float] = {}
+    for part in filter(None, re.split(r"[,\s]+", re.sub(r"\s*=\s*", "=", text))):
         key, equals, number = part.partition("=")
-        if not part:
-            continue
+        if key in found:
+            raise Refused(f"{key} is there twice; expected each of {', '.join(WORDS)} once")
         try:
             found[key] = float(number)
         except ValueError:

@@ -12,7 +12,7 @@ from ..runs import checksum
 from ..spec import Model, Refused, choose, quote
 from . import library
 from .architecture import reshape_
-from .deep import VGG19, resnet18, resnet20, staged_resnet
+from .deep import VGG19, resnet18, resnet20, staged_resnet, strided_resnet
 from .init import initialise_, seeded
 from .own import is_own, own_file, own_network
 from .shadow import probe
@@ -38,7 +38,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20, "resnet18": resnet18, "vgg19": VGG19,
     **{name: partial(library.torchvision_network, name) for name in TORCHVISION},
 }  # fmt: skip
-STAGED: dict[str, Callable[..., nn.Module]] = {"resnet": staged_resnet, "tiny": Tiny}
+STAGED: dict[str, Callable[..., nn.Module]] = {
+    "resnet": staged_resnet, "strided_resnet": strided_resnet, "tiny": Tiny,
+}  # fmt: skip
 """networks whose widths and depths are settings"""
 INPUTS: dict[str, tuple[Shape, int]] = {
     "convnet": ((1, 8, 8), 10), "lenet_300_100": ((1, 28, 28), 10), "lenet5": ((1, 28, 28), 10),
@@ -91,7 +93,7 @@ def _make(spec: Model, input: Shape) -> nn.Module:
             )
         return STAGED[spec.name](spec.widths, spec.depths, input=input, classes=spec.classes)
     if spec.widths:
-        raise Refused(f"model.widths is for {' and '.join(STAGED)}, not for {quote(spec.name)}; leave it out")
+        raise Refused(f"model.widths is for {', '.join(STAGED)}, not for {quote(spec.name)}; leave it out")
     choose(spec.name, [*MODELS, *STAGED, "torchvision:NAME", "timm:NAME", "FILE.py:FUNCTION"], "model.name")
     return MODELS[spec.name](input=input, classes=spec.classes)
 

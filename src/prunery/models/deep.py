@@ -33,12 +33,14 @@ def shortcut(before: int, after: int, stride: int) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """Stages of blocks; each stage after the first halves the image."""
+    """Stages of blocks; each stage after the first halves the image, and so does the stem where its stride is 2."""
 
-    def __init__(self, widths: tuple[int, ...], blocks: int | tuple[int, ...], input: Shape, classes: int) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], blocks: int | tuple[int, ...], input: Shape, classes: int, stride: int = 1
+    ) -> None:
         super().__init__()
         depths = (blocks,) * len(widths) if isinstance(blocks, int) else blocks
-        self.conv1 = nn.Conv2d(input[0], widths[0], 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(input[0], widths[0], 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu1 = nn.ReLU()
         before = widths[0]
@@ -62,6 +64,11 @@ class ResNet(nn.Module):
 def staged_resnet(widths: tuple[int, ...], depths: tuple[int, ...], input: Shape, classes: int) -> ResNet:
     """A residual network of any widths and depths."""
     return ResNet(widths, depths, input, classes)
+
+
+def strided_resnet(widths: tuple[int, ...], depths: tuple[int, ...], input: Shape, classes: int) -> ResNet:
+    """The same with nothing at full resolution."""
+    return ResNet(widths, depths, input, classes, stride=2)
 
 
 resnet20 = partial(ResNet, (16, 32, 64), 3)

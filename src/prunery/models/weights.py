@@ -74,6 +74,10 @@ def fit(network: nn.Module, tensors: dict[str, Tensor], source: str, head: bool 
     if any(wrong.values()):
         parts = [f"{len(keys)} {what} ({_first(keys, own, tensors)})" for what, keys in wrong.items() if keys]
         raise Refused(f"{source} does not fit: {'; '.join(parts)}; expected the weights of this network")
+    if whole := [
+        k for k, w in own.items() if w.is_floating_point() and k in tensors and tensors[k].dtype == torch.int8
+    ]:
+        raise Refused(f"{source} has whole numbers for {whole[0]} and no scales of them; make or copy it again")
     _finite(tensors, source)
     with torch.no_grad():
         for key in own.keys() & tensors.keys() - set(shapes):

@@ -285,6 +285,29 @@ def _game(album: Album) -> "Figure | None":
     return figure
 
 
+def game_figure(results: dict[str, list[tuple[float, float]]], folder: Path) -> list[Path]:
+    """Kept results as (score, accuracy), with the 90 % that are needed, the front, and what others have published."""
+    from matplotlib import rc_context, style
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with style.context("default"), rc_context(STYLE):
+        figure, (axis,) = _figure(6.4, 4.4)
+        axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
+        for i, (name, points) in enumerate(results.items()):
+            shown = [(x, y) for x, y in points if y > LEAST]
+            mark = list(MARKS.values())[1:][i % (len(MARKS) - 1)]
+            axis.plot(
+                *zip(*shown, strict=True), mark, color=LIGHT[i % len(LIGHT)], ms=4.5, label=name.replace("_", " ")
+            )
+        _published(figure, axis)
+        best = front([p for points in results.values() for p in points if p[1] > LEAST])
+        axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
+        _score_axes(axis)
+        axis.legend(loc="lower right")
+        return save(figure, folder, "accuracy_score")
+
+
 def front_figure(points: list[tuple[float, float, bool]], cost: str, line: float | None, folder: Path) -> list[Path]:
     """Trials as (cost, accuracy, whether the target is met), the accuracy that is wanted, and the front."""
     from matplotlib import rc_context, style

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import Step, to_write, write_file
+from .game import ENTRIES
 from .headline import Headline, headline
 from .more import More
 from .palette import css
@@ -53,6 +54,7 @@ def page(album: Album, title: str, more: More = NOTHING, live: str = "") -> str:
         "steps": [{k: v for k, v in r.items() if k not in HEAVY} | {"curves": bool(r["curve"])} for r in records],
         "common": album.common,
         "conditions": album.conditions,
+        "entries": [vars(entry) for entry in ENTRIES] if any(r.score for r in album.records) else [],
         "current": [r.name for r in album.records].index(head.current),
         "live": live,
     }

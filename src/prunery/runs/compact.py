@@ -32,6 +32,8 @@ def unpack(packed: "dict[str, Tensor]") -> State:
     for key, values in packed.items():
         if key.startswith(VALUES):
             name = key.removeprefix(VALUES)
+            if LOW + name in packed and name not in state.scales:
+                raise ValueError(f"the scales of {name} are missing")
             if LOW + name in packed:
                 values = _risen(values, packed[LOW + name], name)
             if BITS + name in packed:
@@ -122,7 +124,8 @@ def _places(packed: "Tensor", shape: "Tensor | None", name: str) -> "Tensor":
 def _weight(values: "Tensor", mask: "Tensor | None", scale: "Tensor | None", name: str) -> "Tensor":
     import torch
 
-    values = values.float() if values.dtype in (torch.int8, torch.float16, torch.bfloat16) else values
+    whole = values.dtype == torch.int8 and scale is not None  # without a scale it is no weight, or its scale is lost
+    values = values.float() if whole or values.dtype in (torch.float16, torch.bfloat16) else values
     if mask is not None:
         if values.numel() != int(mask.sum()):
             raise ValueError(f"{name} has {values.numel()} values for {int(mask.sum())} places")

@@ -86,7 +86,8 @@ FINE = 1 / 256
 
 
 def optuna(space: "Space", look: Look) -> "Iterator[Found]":
-    """Optuna's tree-structured Parzen estimator, with the target as a constraint; poor trials are cut short."""
+    """Optuna's tree-structured Parzen estimator, with the target as a constraint; poor trials are cut short where one
+    thing is wanted. What is remembered is told again, so a search that was stopped goes on as if it had not been."""
     try:
         import optuna as library
     except ImportError:
@@ -95,7 +96,8 @@ def optuna(space: "Space", look: Look) -> "Iterator[Found]":
         ) from None
     library.logging.set_verbosity(library.logging.ERROR)
     sampler = library.samplers.TPESampler(seed=space.seed)
-    study = library.create_study(sampler=sampler, pruner=library.pruners.MedianPruner(n_startup_trials=4))
+    pruner, several = library.pruners.MedianPruner(n_startup_trials=4), len(space.objectives) > 1
+    study = library.create_study(sampler=sampler, pruner=pruner, directions=["minimize"] * len(space.objectives))
     while True:
         trial = study.ask()
 
@@ -103,9 +105,10 @@ def optuna(space: "Space", look: Look) -> "Iterator[Found]":
             trial.report(-accuracy, step)
             return trial.should_prune()
 
-        found = look({k: _suggested(trial, k, v) for k, v in space.axes.items()}, hopeless)
+        point = {k: _suggested(trial, k, v) for k, v in space.axes.items()}
+        found = look(point) if several else look(point, hopeless)
         trial.set_constraint("target", found.short)
-        states, ended = library.trial.TrialState, found.cost if found.whole else None
+        states, ended = library.trial.TrialState, space.costs(found.measures) if found.whole else None
         study.tell(trial, ended, states.COMPLETE if found.whole else states.PRUNED if found.cut else states.FAIL)
         yield found
 

@@ -2,7 +2,7 @@
 
 recipe = "score_tiny.toml"            # carried out once a trial; beside this file
 target = "accuracy >= 0.9"            # of validation images
-objective = "minimise score"
+objective = "minimise score"          # or two of them in a list, for grid, random and optuna
 engine = "greedy"                     # grid, random, greedy, bisection, optuna
 trials = 30
 budget = ["float.epochs=3", "qat.epochs=3"]   # what makes a trial cheap: --set of every trial
@@ -91,16 +91,25 @@ class Space:
     recipe: Path
     axes: dict[str, Choices | Range]
     target: Target
-    objective: Objective
+    objectives: tuple[Objective, ...]
     engine: str = "greedy"
     trials: int = 20
     seed: int = 0
     budget: tuple[str, ...] = ()
 
     @property
+    def objective(self) -> Objective:
+        """What decides which trial is the best: the first."""
+        return self.objectives[0]
+
+    @property
     def measures(self) -> set[str]:
         """What has to be measured of a trial."""
-        return {"accuracy", self.target.measure, self.objective.measure}
+        return {"accuracy", self.target.measure, *(o.measure for o in self.objectives)}
+
+    def costs(self, measures: dict[str, float]) -> list[float]:
+        """Of every objective: the smaller, the better."""
+        return [objective.cost(measures) for objective in self.objectives]
 
     def choices(self) -> dict[str, Choices]:
         """Every axis as choices in order."""
@@ -108,7 +117,7 @@ class Space:
 
     def digest(self) -> str:
         """Of what is measured and how it is judged; what is trained has a name of its own."""
-        parts = [str(self.target), str(self.objective)]
+        parts = [str(self.target), *map(str, self.objectives)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def made(self, point: dict[str, Any]) -> Recipe:
@@ -117,6 +126,9 @@ class Space:
         return read_recipe(self.recipe, settings)
 
 
+MANY = ("grid", "random", "optuna")
+"""engines that can look for several things at once"""
+SHARES = ("accuracy", "density")
 KEYS = ("name", "about", "recipe", "target", "objective", "engine", "trials", "seed", "budget", "space")
 
 
@@ -148,17 +160,21 @@ def _space(path: Path, values: dict[str, Any]) -> Space:
     if not isinstance(axes, dict) or not axes:
         raise Refused('[space] is empty; expected at least one setting, such as "train.lr" = [0.1, 0.2]')
     parsed = {k: _axis(k, v) for k, v in axes.items()}
-    text = {k: values[k] for k in ("recipe", "target", "objective")}
+    text = {k: values[k] for k in ("recipe", "target")}
     for key, value in text.items():
         if not isinstance(value, str):
             raise Refused(f"{key} = {quote(value)} is not allowed; expected a text")
+    for twice in {entry.partition("=")[0].strip() for entry in budget} & set(axes):
+        raise Refused(f"space: {quote(twice)} is in budget too; expected it in one of them")
     space = Space(
-        path, path.parent / text["recipe"], parsed, _target(text["target"]), _objective(text["objective"]),
+        path, path.parent / text["recipe"], parsed, _target(text["target"]), _objectives(values["objective"]),
         **{k: v for k, v in given.items() if k in ("engine", "trials", "seed")}, budget=tuple(budget),
     )  # fmt: skip
     _tried(space)
     if space.engine == "bisection" and len(axes) != 1:
         raise Refused(f"engine = bisection is for one setting, [space] has {len(axes)}; expected one, or greedy")
+    if len(space.objectives) > 1 and space.engine not in MANY:
+        raise Refused(f"engine = {space.engine} is for one objective; expected {', '.join(MANY)} for more of them")
     return space
 
 
@@ -173,19 +189,34 @@ def _tried(space: Space) -> None:
             try:
                 space.made(first | {key: value})
             except Refused:
-                space.made(last | {key: value})
+                _with(space, last | {key: value}, key)
+
+
+def _with(space: Space, point: dict[str, Any], key: str) -> None:
+    """A point of a range that is refused because it is no whole number is told how to be one."""
+    try:
+        space.made(point)
+    except Refused as error:
+        axis, value = space.axes[key], point[key]
+        if isinstance(axis, Range) and not axis.whole and value != int(value):
+            raise Refused(f"{error}; a range of whole numbers says whole = true") from None
+        raise
 
 
 def _axis(key: str, value: Any) -> Choices | Range:
-    if isinstance(value, list) and len(value) > 1:
+    if isinstance(value, list) and len(value) > 1 and all(a not in value[:i] for i, a in enumerate(value)):
         return tuple(value)
     if isinstance(value, dict) and {"low", "high"} <= set(value) <= {"low", "high", "log", "whole"}:
-        low, high, log = value["low"], value["high"], bool(value.get("log"))
+        low, high, log, whole = value["low"], value["high"], value.get("log", False), value.get("whole", False)
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high))
-        if numbers and low < high and (low > 0 or not log):
-            return Range(low, high, log, bool(value.get("whole")))
+        numbers = numbers and math.isfinite(low) and math.isfinite(high)
+        if numbers and {type(log), type(whole)} == {bool} and low < high and (low > 0 or not log):
+            return Range(low, high, log, whole)
     seen = f"space: {quote(key)} = {quote(value)} is not allowed"
-    raise Refused(f"{seen}; expected two choices or more in a list, or {{ low = 0.1, high = 0.9 }}")
+    if isinstance(value, dict) and not {"low", "high"} & set(value):
+        name = next(iter(value), "setting")
+        raise Refused(f'{seen}; a setting with a dot is written in quotes: "{key}.{name}" = [0.1, 0.5]')
+    raise Refused(f"{seen}; expected two different choices or more in a list, or {{ low = 0.1, high = 0.9 }}")
 
 
 def _target(text: str) -> Target:
@@ -193,7 +224,22 @@ def _target(text: str) -> Target:
     number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", found[3]) if found else None
     if not found or not number:
         raise Refused(f"target = {quote(text)} is not allowed; expected such as accuracy >= 0.9")
-    return Target(choose(found[1], MEASURES, "target: the measure"), found[2] == ">=", float(found[3]))
+    measure, bound = choose(found[1], MEASURES, "target: the measure"), float(found[3])
+    if measure in SHARES and not 0 <= bound <= 1:
+        raise Refused(f"target = {quote(text)} is not allowed; {measure} is a share of one, such as 0.903")
+    return Target(measure, found[2] == ">=", bound)
+
+
+def _objectives(told: Any) -> tuple[Objective, ...]:
+    """One, or several in a list; the accuracy too where there are several."""
+    texts = told if isinstance(told, list) and told else [told]
+    for text in texts:
+        if not isinstance(text, str):
+            raise Refused(f"objective = {quote(told)} is not allowed; expected such as minimise score, or a list")
+    found = tuple(_objective(text) for text in texts)
+    if len({o.measure for o in found}) < len(found):
+        raise Refused(f"objective = {quote(told)} is not allowed; expected each measure once")
+    return found
 
 
 def _objective(text: str) -> Objective:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..runs import Step, write_json
 from ..spec import Node, Recipe, Refused
 from ..train import Stopped
 from .engines import ENGINES, Hopeless, Point
-from .space import Space
+from .space import Objective, Space
 
 WORST = 1e30
 """cost of a trial that was given up"""
@@ -42,6 +42,8 @@ class Found:
     """whether it was given up on the way"""
     refused: str = ""
     """why it could not be carried out"""
+    rows: tuple[tuple[int, float], ...] = ()
+    """accuracies on the way: after how many steps of training"""
 
     @property
     def whole(self) -> bool:
@@ -64,7 +66,8 @@ class Trials:
     def __post_init__(self) -> None:
         if self.file.is_file():
             told = json.loads(self.file.read_text(encoding="utf-8"))
-            self.known = {key: Found(**found) for key, found in told.items()}
+            rows = {key: tuple((step, accuracy) for step, accuracy in f["rows"]) for key, f in told.items()}
+            self.known = {key: Found(**f | {"rows": rows[key]}) for key, f in told.items()}
 
     @property
     def file(self) -> Path:
@@ -92,7 +95,11 @@ class Trials:
         worth another try."""
         recipe = chain.filled(self.space.made(point), self.place)
         key = f"{list(recipe.nodes().values())[-1].name} {json.dumps(point, sort_keys=True)}"
-        if key not in self.known or (self.known[key].cut and not hopeless):
+        known = self.known.get(key)
+        if known and hopeless:  # who decides by what others came to on the way hears it again
+            for step, accuracy in known.rows:
+                hopeless(step, accuracy)
+        if not known or (known.cut and not hopeless):
             self.known[key] = self._carried_out(point, recipe, hopeless)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.file, {k: asdict(found) for k, found in self.known.items() if not found.refused})
@@ -107,13 +114,15 @@ class Trials:
         except Stopped:
             if not watch.cut:
                 raise
-            return Found(point, {"accuracy": watch.accuracy}, met=False, short=WORST, cost=WORST, cut=True)
+            measures = {"accuracy": watch.rows[-1][1]}
+            return Found(point, measures, met=False, short=WORST, cost=WORST, cut=True, rows=tuple(watch.rows))
         except Refused as error:
             return Found(point, {"accuracy": 0.0}, met=False, short=10 * WORST, cost=10 * WORST, refused=str(error))
         if not judged:
             raise Refused("a search judges by validation images, and there are none; set data.validation to 1 or more")
         cost = self.space.objective.cost(measures)
-        return Found(point, measures, target.met(measures), target.short(measures), cost, last.name)
+        met, short = target.met(measures), target.short(measures)
+        return Found(point, measures, met, short, cost, last.name, rows=tuple(watch.rows))
 
     def _measured(self, step: Step) -> dict[str, float]:
         result = step.result
@@ -149,8 +158,8 @@ class Watch:
     trials are compared after as many steps, whether they share them or not."""
 
     def __init__(self, place: Place, hopeless: Hopeless | None) -> None:
-        self.hopeless, self.before, self.accuracy, self.cut = hopeless, 0, 0.0, False
-        self.told: set[int] = set()
+        self.hopeless, self.before, self.cut = hopeless, 0, False
+        self.rows: list[tuple[int, float]] = []
         tick, began, stopping = place.ways.tick, place.began, place.ways.stopping
 
         def heard(event: dict[str, Any]) -> None:
@@ -176,9 +185,8 @@ class Watch:
     def look(self, row: dict[str, Any]) -> None:
         """Once a row."""
         accuracy, step = row.get("val_accuracy"), self.before + row.get("step", 0)
-        if accuracy is not None and step not in self.told:
-            self.told.add(step)
-            self.accuracy = accuracy
+        if accuracy is not None and step not in dict(self.rows):
+            self.rows.append((step, accuracy))
             self.cut = self.cut or bool(self.hopeless and self.hopeless(step, accuracy))
 
 
@@ -200,10 +208,15 @@ def best(found: Iterable[Found]) -> Found:
     return first
 
 
-def front(found: Iterable[Found]) -> list[Found]:
-    """Those that no other beats in both, the objective and the accuracy."""
+def front(found: Iterable[Found], objectives: Sequence[Objective] = ()) -> list[Found]:
+    """Those that no other beats in all: the objectives, or the one there is, and the accuracy."""
+
+    def worth(trial: Found) -> tuple[float, ...]:
+        costs = [o.cost(trial.measures) for o in objectives] or [trial.cost]
+        return (*costs, -trial.measures["accuracy"])
+
     kept: list[Found] = []
-    for trial in sorted(found, key=lambda f: (f.cost, -f.measures["accuracy"])):
-        if not kept or trial.measures["accuracy"] > kept[-1].measures["accuracy"]:
+    for trial in sorted(found, key=worth):
+        if not any(all(a <= b for a, b in zip(worth(k), worth(trial), strict=True)) for k in kept):
             kept.append(trial)
     return kept

@@ -91,9 +91,9 @@ class Model(Spec):
     classes: Whole = 0
     """number of classes; taken from the data when 0"""
     widths: tuple[Count, ...] = ()
-    """of resnet and tiny: channels of each stage; every stage behind the first halves the image"""
+    """of resnet, strided_resnet and tiny: channels of each stage; every stage behind the first halves the image"""
     depths: tuple[Count, ...] = ()
-    """of resnet and tiny: blocks of each stage"""
+    """of resnet, strided_resnet and tiny: blocks of each stage"""
     init: Literal[
         "default", "glorot_normal", "glorot_uniform", "kaiming_normal", "kaiming_uniform", "lecun_normal", "orthogonal"
     ] = "default"

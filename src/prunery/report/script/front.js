@@ -18,9 +18,10 @@ function drawFront() {
   if (!all.length) return $("scatter").replaceChildren(h("p", { class: "note" }, `No step tells its accuracy and its ${name}.`));
   // Steps between two trainings are often far below: the ends of chains set the range, unless all steps are asked for.
   const ends = all.filter(({ i }) => state.whole || !children[i].length || rank(i)), low = Math.min(...ends.map(reach(-1))), seen = all.filter(({ y }) => y >= low);
-  const rest = `${hint}${seen.length < all.length ? ` ${all.length - seen.length} step${all.length - seen.length > 1 ? "s lie" : " lies"} below ${format.percent(low)}.` : ""}`;
+  const rest = `${hint}${state.cost === "score" && seen[0].step.data === GAME ? "Crosses are what others have published. " : ""}${seen.length < all.length ? ` ${all.length - seen.length} step${all.length - seen.length > 1 ? "s lie" : " lies"} below ${format.percent(low)}.` : ""}`;
   $("front-note").textContent = rest;
-  const timed = state.cost === "ms";
+  const timed = state.cost === "ms", game = seen[0].step.data === GAME;
+  const others = state.cost === "score" && game ? DATA.entries.filter((entry) => entry.accuracy >= low).map((entry) => ({ x: entry.score, y: entry.accuracy, name: entry.name })) : [];
   const unit = state.cost === "work" ? ` ${name}` : "";
   const note = ({ i, step, x, y }) => `${title(i)}: ${format.percent(y)}${step.se === null ? "" : ` ± ${format.hundredths(step.se)}`} at ${form(x)}${unit}${timed ? ` (turns from ${form(timesOf(step).low)} to ${form(timesOf(step).high)})` : ""}`;
   const best = [];
@@ -29,13 +30,16 @@ function drawFront() {
   const onTop = [...seen].sort((a, b) => rank(a.i) - rank(b.i));
   const picture = plot({
     width: $("scatter").clientWidth, height: 320, title: "Test accuracy", label: `Test accuracy against ${name}, ${all.length} steps${timed ? `, ${reading().about}` : ""}. Best at each cost: ${best.map(note).join("; ")}.`,
-    x: { ...extent(seen.flatMap((p) => (timed ? [timesOf(p.step).low, timesOf(p.step).high] : [p.x]))), log: !state.linear, text: form, name: `${name}${state.cost === "work" ? " kept, for one image" : timed ? ` of a call, ${calls(reading())}` : ""}${state.linear ? "" : " (log)"}` },
-    y: { lo: low, hi: Math.max(...seen.map(reach(1))), text: format.points },
-    lines: [{ points: stairs, style: { stroke: "var(--faint)", strokeWidth: 1.2 } }, ...(state.cost === "score" || seen[0].step.data === GAME ? [needed(seen, low)] : [])],
-    dots: onTop.map((p) => ({
+    x: { ...extent([...seen.flatMap((p) => (timed ? [timesOf(p.step).low, timesOf(p.step).high] : [p.x])), ...others.map((p) => p.x)]), log: !state.linear, text: form, name: `${name}${state.cost === "work" ? " kept, for one image" : timed ? ` of a call, ${calls(reading())}` : ""}${state.linear ? "" : " (log)"}` },
+    y: { lo: low, hi: Math.max(...seen.map(reach(1)), ...others.map((p) => p.y)), text: format.points },
+    lines: [{ points: stairs, style: { stroke: "var(--faint)", strokeWidth: 1.2 } }, ...(state.cost === "score" || game ? [needed([...seen, ...others], low)] : [])],
+    dots: [...others.map((p) => ({
+      x: p.x, y: p.y, shape: "cross", style: { color: "var(--faint)" },
+      enter: () => { $("front-note").textContent = `${p.name}, published by others: ${format.percent(p.y)} at ${form(p.x)}`; }, leave: () => { $("front-note").textContent = rest; },
+    })), ...onTop.map((p) => ({
       x: p.x, y: p.y, err: p.step.se, spread: timed ? [timesOf(p.step).low, timesOf(p.step).high] : null, shape: p.step.role, style: { color: rank(p.i) ? ink(p.i) : "var(--soft)" },
       enter: () => { $("front-note").textContent = note(p); }, leave: () => { $("front-note").textContent = rest; }, click: () => select(p.i),
-    })),
+    }))],
   });
   $("scatter").replaceChildren(picture.svg);
 }
