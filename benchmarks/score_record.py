@@ -14,7 +14,6 @@ from stages import Stage, at, carried_out, measured, packed
 
 from prunery import save
 from prunery.chain import WEIGHTS, opened
-from prunery.measure.score import SHORT
 from prunery.report import write_figures
 from prunery.spec import read_recipe
 
@@ -43,8 +42,8 @@ def main() -> None:
         write_figures(list(done.values()), asked.keep / "figures")
     figures = "![accuracy against score](figures/accuracy_score.svg)\n\n![curves](figures/curves.svg)"
     more = f"{COMMAND}\n\n{FLOAT}\n\n{figures}"
-    before = measured("before, in half precision", halved, recipe, root, SHORT)
-    files = {KEPT.name: stage.claimed, halved.name: measured("", halved, recipe, root).claimed}
+    before = measured("before, in floats", halved, recipe, root)
+    files = {KEPT.name: stage.claimed, halved.name: before.claimed}
     also = {"files": files, "points": [before.point, stage.point]}
     finish(claims(stage), table(stage), asked, RECIPE.read_text(), more, made, also)
 

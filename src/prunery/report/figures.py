@@ -304,6 +304,7 @@ def game_figure(results: dict[str, list[tuple[float, float]]], folder: Path) -> 
         best = front([p for points in results.values() for p in points if p[1] > LEAST])
         axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
         _score_axes(axis)
+        axis.set_ylabel("test accuracy on CIFAR-10")
         axis.legend(loc="lower right")
         return save(figure, folder, "accuracy_score")
 
