@@ -26,6 +26,7 @@ from prunery.quantize import (
 )
 from prunery.quantize.calibrate import best_steps, clustered
 from prunery.quantize.fake import Rounded
+from prunery.quantize.integer import _products
 from prunery.spec import Model, Quantize, Refused, Train
 from prunery.train.optim import optimizer
 
@@ -289,12 +290,50 @@ def test_grouped_strided_and_linear_sums_are_integers():
     assert torch.equal(whole, net(x))
 
 
-def test_sums_that_floats_may_round_are_refused():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(2000, 3))
+@pytest.mark.parametrize("vnni", [True, False])
+def test_sums_that_floats_would_round_are_added_in_doubles(vnni, monkeypatch):
+    """Sums of about 2^26, odd and even: float32 holds only every fourth."""
+    if vnni and not torch.cpu._is_vnni_supported():
+        pytest.skip("this processor does not multiply bytes")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(300, 5, 3, bias=False), nn.Flatten(), nn.Linear(20, 3))
+    with torch.no_grad():
+        net[0].weight.uniform_(0.5, 1.0)
+    x = torch.rand(4, 300, 4, 4) + 1
+    quantised_(net, plan(net, 8, 8), [x])
+    net = folded(net.eval(), {})
+    seen, sums = [], net[0].sums
+    monkeypatch.setattr(net[0], "sums", lambda *a: seen.append((a, sums(*a))) or seen[-1][1])
+    with torch.no_grad():
+        floats = net(x)
+        monkeypatch.undo()
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+        with in_integers(net):
+            assert torch.equal(net(x), floats)
+    ((whole, weight), found), *_ = seen
+    exact = F.conv2d(whole.double(), weight.double())
+    assert float(exact.max()) > 2**24
+    assert torch.equal(found, exact.float())
+    assert (exact.float().double() != exact).any(), "the sums are rounded once"
+
+
+@pytest.mark.parametrize("low", [0, -128])
+def test_products_of_bytes_are_those_of_integers(low, monkeypatch):
+    rng = torch.Generator().manual_seed(1)
+    rows = torch.randint(-128, 128, (7, 33), generator=rng).float()
+    columns = torch.randint(low, low + 256, (33, 50), generator=rng).float()
+    found = _products(rows, columns)
+    assert found.dtype == torch.int32
+    assert torch.equal(found.double(), rows.double() @ columns.double())
+
+
+def test_sums_that_integers_may_not_hold_are_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(70_000, 1))
     with torch.no_grad():
         net[1].weight.fill_(1.0)
-    quantised_(net, plan(net, 8, 8), [torch.rand(4, 2000)])
-    with pytest.raises(Refused, match="use fewer bits"):
+    quantised_(net, plan(net, 8, 8), [torch.rand(4, 70_000)])
+    with pytest.raises(Refused, match="expected less than 2147483648: use fewer bits"):
         folded(net, {})
 
 

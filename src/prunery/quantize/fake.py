@@ -18,6 +18,8 @@ from .rounding import kernels_for
 
 SMALLEST = 1e-8
 """of steps"""
+EXACT = 2**24
+"""whole numbers that float32 holds"""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,23 @@ class _Quantised(nn.Module):
             return whole, weight, self.multiplier
         return whole, weight, Halved.apply((sx * sw).flatten().expand(len(weight)))
 
+    @property
+    def whole(self) -> bool:
+        """Whether its sums are of whole numbers."""
+        return self.input_quantiser is not None and not isinstance(self.weight_quantiser, Codebook)
+
+    def largest(self, weight: Tensor) -> int:
+        """What a sum of whole numbers cannot exceed."""
+        reach = max(map(abs, self.bits.inputs))
+        return int(weight.detach().double().abs().flatten(1).sum(1).max()) * reach if len(weight) else 0
+
+    def held(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and weights, in doubles where float32 might round a sum of whole numbers."""
+        most = max(map(abs, self.bits.inputs)) * max(map(abs, self.bits.weights)) * weight[:1].numel()
+        if not self.whole or most < EXACT or self.largest(weight) < EXACT:
+            return x, weight
+        return x.double(), weight.double()
+
     def trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs as whole numbers, and weights with the scale in them: as good while training, and much faster."""
         whole, weight, scale = self.operands(x)
@@ -204,8 +223,8 @@ class QuantConv2d(_Quantised, nn.Conv2d):
         return y if self.behind is None else self.behind(y)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up."""
-        return self._conv_forward(x, weight, None)
+        """The products of whole numbers, added up; rounded once, if at all."""
+        return self._conv_forward(*self.held(x, weight), None).to(x.dtype)
 
 
 class QuantLinear(_Quantised, nn.Linear):
@@ -218,8 +237,8 @@ class QuantLinear(_Quantised, nn.Linear):
         return self.scaled(self.sums(whole, weight).movedim(-1, 1), scale).movedim(1, -1)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up."""
-        return F.linear(x, weight)
+        """The products of whole numbers, added up; rounded once, if at all."""
+        return F.linear(*self.held(x, weight)).to(x.dtype)
 
 
 def wear_(network: nn.Module, plan: dict[str, Bits]) -> None:

@@ -1,8 +1,9 @@
 """The network in whole numbers: normalisation folded into a multiplier and a bias for each output, sums of integers.
 
 Behind a fold a quantised layer is `y = (qx * qw) m + b` with qx and qw whole, and m and b of sixteen bits. Sums below
-2^24 are exact in float32 in whatever order they are added, so evaluation gives the same bits as integer arithmetic;
-`with in_integers(network)` computes the sums in integers to show it.
+2^24 are exact in float32 in whatever order they are added, and larger ones are added in doubles and rounded once, so
+evaluation gives the same bits as integer arithmetic; `with in_integers(network)` computes the sums in integers to show
+it.
 """
 
 import copy
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from ..spec import Refused
 from .fake import SMALLEST, Codebook, QuantConv2d, Quantised, QuantLinear, quantised_layers
 
-EXACT = 2**24
-"""whole numbers that float32 holds"""
+MOST = 2**31
+"""sums that integers of 32 bits hold"""
+IMAGES = 32
+"""that are laid out for products at a time"""
 
 
 def folded(network: nn.Module, behind: Mapping[str, str]) -> nn.Module:
@@ -62,11 +65,6 @@ def _fold_(layer: Quantised, norm: Any) -> None:
     layer.bias = nn.Parameter(_short(bias), requires_grad=False)
 
 
-def _whole(layer: Quantised) -> bool:
-    """Whether its sums are of whole numbers."""
-    return layer.input_quantiser is not None and not isinstance(layer.weight_quantiser, Codebook)
-
-
 def _short(x: Tensor) -> Tensor:
     """Numbers of sixteen bits."""
     return x.float().bfloat16().float()
@@ -81,19 +79,16 @@ def whole_weights(layer: Quantised) -> Tensor:
 
 
 def _bounded(layer: Quantised, name: str) -> None:
-    """Refuses sums that float32 may round."""
-    if not _whole(layer):
-        return  # its sums are not of whole numbers
-    reach = max(abs(layer.bits.inputs[0]), layer.bits.inputs[1])
-    largest = int(whole_weights(layer).long().abs().flatten(1).sum(1).max()) * reach
-    if largest >= EXACT:
-        raise Refused(f"{name} may sum up to {largest}; expected less than {EXACT}: use fewer bits")
+    """Refuses sums that integers may not hold."""
+    largest = layer.largest(whole_weights(layer)) if layer.whole else 0
+    if largest >= MOST:
+        raise Refused(f"{name} may sum up to {largest}; expected less than {MOST}: use fewer bits")
 
 
 @contextmanager
 def in_integers(network: nn.Module) -> Iterator[None]:
     """For a while, sums of quantised layers are computed in integers."""
-    layers = [layer for layer in quantised_layers(network).values() if _whole(layer)]
+    layers = [layer for layer in quantised_layers(network).values() if layer.whole]
     for layer in layers:
         layer.sums = _IntegerSums(layer)  # type: ignore[method-assign]
     try:
@@ -104,24 +99,40 @@ def in_integers(network: nn.Module) -> Iterator[None]:
 
 
 class _IntegerSums:
-    """A layer's sums with int32 products."""
+    """A layer's sums with products of whole numbers in 32 bits, some images at a time."""
 
     def __init__(self, layer: Quantised) -> None:
         self.layer = layer
 
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
         if isinstance(self.layer, QuantLinear):
-            return (x.int() @ weight.int().T).float()
-        layer = self.layer
-        assert isinstance(layer, QuantConv2d)
-        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            return _products(weight, x.flatten(0, -2).T).T.reshape(*x.shape[:-1], len(weight)).float()
+        if self.layer.padding_mode != "zeros" or isinstance(self.layer.padding, str):
             raise Refused("sums in integers know padding with zeros only")
+        return torch.cat([self.some(part, weight) for part in x.split(IMAGES)]).float()
+
+    def some(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Of a convolution."""
+        layer: Any = self.layer
         columns = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         n, _, places = columns.shape
-        columns = columns.view(n, layer.groups, -1, places).int()
+        sides = (n, len(weight), *_sides(layer, x))
+        if layer.groups == 1:
+            sums = _products(weight.flatten(1), columns.transpose(0, 1).flatten(1))
+            return sums.view(len(weight), n, places).transpose(0, 1).reshape(sides)
         rows = weight.int().view(layer.groups, len(weight) // layer.groups, -1)
-        sums = torch.stack([rows[g] @ columns[i, g] for i in range(n) for g in range(layer.groups)])
-        return sums.view(n, len(weight), *_sides(layer, x)).float()
+        return (rows @ columns.view(n, layer.groups, -1, places).int()).view(sides)
+
+
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """A matrix of signed bytes times one of bytes, signed or not, in integers of 32 bits.
+
+    Where the processor multiplies bytes, unsigned ones are moved by 128 to become signed; the difference is added."""
+    if rows.device.type != "cpu" or not torch.cpu._is_vnni_supported() or 0 in (*rows.shape, *columns.shape):
+        return rows.int() @ columns.int()
+    moved = 128 if float(columns.max()) > 127 else 0
+    sums = torch._int_mm(rows.to(torch.int8).contiguous(), (columns - moved).to(torch.int8).contiguous())
+    return sums + moved * rows.int().sum(1, keepdim=True, dtype=torch.int32)
 
 
 def _sides(layer: QuantConv2d, x: Tensor) -> list[int]:
