@@ -41,7 +41,7 @@ def describe(network: nn.Module) -> Description:
 
 
 def _told(module: nn.Module, name: str) -> Told | None:
-    if isinstance(getattr(module, "weight", None), nn.parameter.UninitializedParameter):
+    if isinstance(module._parameters.get("weight"), nn.parameter.UninitializedParameter):
         raise Refused(f"{name} has no size yet; run the network once on a batch first")
     if isinstance(module, nn.Linear):
         return {"kind": "Linear", "in": module.in_features, "out": module.out_features, "bias": module.bias is not None}
