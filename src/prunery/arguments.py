@@ -109,7 +109,7 @@ def answers(network: nn.Module, x: Tensor, who: str) -> Any:
     try:
         return network(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError | Refused):
             raise
         reason = " ".join(str(error).split())[:160]
         raise Refused(f"{who}: {type(network).__name__} cannot take inputs of {list(x.shape)} ({reason})") from error

@@ -16,16 +16,27 @@ PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
 def prunable(network: nn.Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The weights that may be pruned, by name: those of linear and convolutional layers, biases never.
 
-    Weights that are used under two names are left whole.
+    Weights that are used under two names are left whole, as are those that are computed anew at each call.
     """
     uses = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
-    layers = {f"{n}.weight" if n else "weight": m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
-    lazy = [n for n, m in layers.items() if isinstance(m.weight, nn.parameter.UninitializedParameter)]
+    layers = _weights(network)
+    lazy = [n for n, w in layers.items() if isinstance(w, nn.parameter.UninitializedParameter)]
     if lazy:
         raise Refused(f"{lazy[0].removesuffix('.weight')} has no size yet; run the network once on a batch first")
-    names = {n: m for n, m in layers.items() if uses[id(m.weight)] == 1}
+    names = {n: w for n, w in layers.items() if w is None or uses[id(w)] == 1}
     _known(exclude, names)
-    return {n: m.weight.detach() for n, m in names.items() if not any(_hits(n, p) for p in exclude)}
+    return {n: w.detach() for n, w in names.items() if w is not None and not any(_hits(n, p) for p in exclude)}
+
+
+def computed(network: nn.Module, exclude: tuple[str, ...] = ()) -> list[str]:
+    """The weights of layers that would be prunable if they were not computed anew at each call, as with weight_norm."""
+    return [n for n, w in _weights(network).items() if w is None and not any(_hits(n, p) for p in exclude)]
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor | None]:
+    """Looked up and never computed, which may change the network; None where no parameter holds them."""
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, PRUNABLE)}
+    return {f"{n}.weight" if n else "weight": m._parameters.get("weight") for n, m in layers.items()}
 
 
 def _hits(name: str, pattern: str) -> bool:
@@ -45,6 +56,7 @@ def ones(weights: dict[str, Tensor]) -> Mask:
     return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
 
 
+@torch.no_grad()
 def apply_(weights: dict[str, Tensor], mask: Mask) -> None:
     """Set pruned weights to exactly +0, in place."""
     for name, kept in mask.items():

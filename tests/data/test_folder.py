@@ -1,11 +1,13 @@
 """Folders of images: what is found, what is converted, and one refusal for each thing that can be wrong."""
 
+from shutil import copyfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from prunery.data import facts, load
+from prunery.data import checksum, facts, load
 from prunery.spec import Data, Refused
 
 
@@ -82,6 +84,26 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, lay):
     (path / ".cache").mkdir()
     (path / "ant" / "more").mkdir()
     (path / "ant" / "000.png").rename(path / "ant" / "more" / "000.png")
+    assert len(load(spec(path), tmp_path).train) == 24
+
+
+def test_hidden_folders_within_a_class_are_passed_over(tmp_path, lay):
+    path = lay.folder(tmp_path / ".pets")  # where the images lie may itself be hidden
+    seal = checksum(spec(path), tmp_path)
+    for name in ("ant/.@__thumb", "bee/more/.thumbs/small"):
+        (path / name).mkdir(parents=True)
+        copyfile(path / "ant" / "000.png", path / name / "t0.png")
+    assert len(load(spec(path), tmp_path).train) == 24
+    assert checksum(spec(path), tmp_path) == seal
+
+
+def test_images_that_are_not_those_of_the_checksum_are_refused(tmp_path, lay):
+    path = lay.folder(tmp_path / "pets")
+    sealed = spec(path, sha256=checksum(spec(path), tmp_path))
+    assert len(load(sealed, tmp_path).train) == 24
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(path / "ant" / "000.png")
+    with pytest.raises(Refused, match=f"pets have changed: their SHA-256 is not {sealed.sha256}"):
+        load(sealed, tmp_path)
     assert len(load(spec(path), tmp_path).train) == 24
 
 

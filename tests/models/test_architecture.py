@@ -115,6 +115,8 @@ def every_kind(small=0):
             "block": ConvReLUPool(w, 4, 3), "fc": nn.Linear(w, 4, bias=small == 0), "n1": nn.BatchNorm1d(w),
             "n2": nn.BatchNorm2d(w, affine=False), "n3": nn.BatchNorm3d(w, track_running_stats=False),
             "sync": nn.SyncBatchNorm(w), "none": nn.Identity(), "layer": nn.LayerNorm(8), "relu": nn.ReLU(),
+            "i1": nn.InstanceNorm1d(w, affine=True), "i3": nn.InstanceNorm3d(w, affine=True, track_running_stats=True),
+            "i2": nn.InstanceNorm2d(8), "slopes": nn.PReLU(w), "slope": nn.PReLU(),
         }
     )  # fmt: skip
 
@@ -125,7 +127,25 @@ def test_every_kind_of_layer_takes_its_size_and_keeps_its_class():
     sides = {n: (type(m), repr(m)) for n, m in wanted.named_modules() if n}
     assert {n: (type(m), repr(m)) for n, m in fresh.named_modules() if n} == sides
     assert {n: t.shape for n, t in fresh.state_dict().items()} == {n: t.shape for n, t in wanted.state_dict().items()}
-    assert describe(fresh).keys() == set(wanted.keys()) - {"layer", "relu"}
+    assert describe(fresh).keys() == set(wanted.keys()) - {"layer", "relu", "i2"}
+
+
+def test_every_kind_of_layer_may_stand_in_a_row():
+    row = nn.ModuleDict({"fc": nn.Sequential(*every_kind(2).values())})
+    told = {n: facts for n, facts in through_json(row).items() if n.count(".") == 1 and int(n[3:]) < 8}
+    fresh = nn.ModuleDict({"fc": nn.Linear(4, 4)})
+    reshape_(fresh, told)
+    assert describe(fresh) == told
+    for norm in (nn.InstanceNorm2d(4, affine=True), nn.BatchNorm2d(4, affine=False), nn.PReLU(4)):
+        fresh = nn.Sequential(nn.Linear(4, 4))
+        reshape_(fresh, through_json(nn.Sequential(nn.Sequential(norm))))
+        assert str(fresh[0][0]) == str(norm)
+
+
+def test_only_normalisation_over_batches_can_be_folded_away():
+    fresh = nn.Sequential(nn.InstanceNorm2d(4, affine=True))
+    with pytest.raises(Refused, match='kind = "Identity" there and "InstanceNorm2d"'):
+        reshape_(fresh, through_json(nn.Sequential(nn.Identity())))
 
 
 def test_a_bias_can_come_and_normalisation_go():

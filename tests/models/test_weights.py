@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import efficientnet_b0
 
-from prunery.models import build, fit
+from prunery.models import build, fit, read_weights
 from prunery.runs import State
 from prunery.spec import Model, Refused
 
@@ -78,6 +78,21 @@ def test_batches_that_nobody_counted():
     tensors = {k: v for k, v in other.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert fit(network, tensors, "a file") == ["6 of 7 tensors loaded from a file"]
     assert torch.equal(network[0].weight, other[0].weight)
+
+
+class Holder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(2, 3)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("make", [Holder, lambda: nn.Sequential(nn.Linear(2, 3))])
+def test_prefixes_go_unless_the_network_has_a_child_of_that_name(make, prefix, tmp_path):
+    network, theirs = make(), make()
+    torch.save({prefix + k: v for k, v in theirs.state_dict().items()}, tmp_path / "w.pth")
+    assert fit(network, read_weights(tmp_path / "w.pth"), "w.pth", head=False) == ["2 of 2 tensors loaded from w.pth"]
+    assert same(network, theirs.state_dict())
 
 
 CHANGES = {

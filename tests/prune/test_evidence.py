@@ -79,8 +79,8 @@ def test_the_network_is_left_exactly_as_it_was(need, broken):
     before = {n: t.clone() for n, t in network.state_dict().items()}
     pointers = {n: t.data_ptr() for n, t in network.state_dict().items()}
     rng = torch.random.get_rng_state()
-    if broken and need != "shapes":
-        with pytest.raises(RuntimeError):
+    if broken and need not in ("shapes", "transposed"):
+        with pytest.raises(Refused, match=r"^prune: Net cannot take inputs of \[\d, 5, 8, 8\]"):
             COLLECTORS[need](network, [(random(2, 5, 8, 8), torch.zeros(2, dtype=torch.int64))])
     else:
         COLLECTORS[need](network, BATCHES)
@@ -364,6 +364,17 @@ def test_losses_are_those_of_the_masked_networks_and_nothing_is_left_of_the_tria
     assert found["half"][0] == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-5)
     assert found["half"][1] == int((logits.argmax(1) == y).sum()) / len(y)
     assert found["whole"] != found["half"]
+
+
+@pytest.mark.parametrize("need", ["inputs", "outputs", "zeros", "scale"])
+def test_what_is_seen_lies_where_the_network_does(need):
+    """On a device that only keeps shapes: what were summed up elsewhere would not meet it."""
+    network, batches = chain().to("meta"), [(x.to("meta"), y.to("meta")) for x, y in BATCHES]
+    found = collect(network, {need}, batches)[need]
+    assert found
+    assert {str(t.device) for t in found.values()} == {"meta"}
+    with pytest.raises(RuntimeError):
+        torch.zeros(6) + found[next(iter(found))].flatten()[:6]
 
 
 def test_what_cannot_be_seen_is_refused():

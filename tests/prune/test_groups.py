@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunery.masks import apply_, prunable
-from prunery.pruning import groups, unit_mask
+from prunery.pruning import groups, shrink, unit_mask
 from prunery.pruning.graph import ties
 from prunery.pruning.surgery import without
 from prunery.spec import Refused
+from prunery.workbench import load, save
 
 
 class Net(nn.Module):
@@ -266,6 +267,22 @@ def test_any_units_of_free_groups_can_be_zeroed_and_removed(name, seed):
     with torch.no_grad():
         torch.testing.assert_close(smaller(EXAMPLE), masked(EXAMPLE), rtol=1e-5, atol=1e-5)
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", [n for n in NETS if FOUND[n]])
+def test_a_shrunk_network_is_saved_and_opens_again(name, tmp_path):
+    network = made(name)
+    masks = {}
+    for g in groups(network, EXAMPLE):
+        if not g.protected:
+            for n, m in unit_mask(g, torch.arange(g.units) % 3 > 0, shapes(network)).items():
+                masks[n] = masks[n] & m if n in masks else m
+    smaller, left = shrink(network, masks, EXAMPLE)
+    assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
+    save(smaller, tmp_path / "small.safetensors", left)
+    again = load(tmp_path / "small.safetensors", into=made(name)).eval()
+    with torch.no_grad():
+        assert torch.equal(again(EXAMPLE), smaller(EXAMPLE))
 
 
 @pytest.mark.parametrize("name", NETS)

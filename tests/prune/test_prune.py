@@ -279,6 +279,14 @@ def test_bad_requests_are_one_line(values, text):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("structure", ["weight", "filter", "1x4", "2:4"])
+def test_scores_that_are_no_numbers_are_refused(structure):
+    w, seen = weights(), evidence(weights())
+    seen["grad"]["b.weight"][0, 0] = float("nan")
+    with pytest.raises(Refused, match="prune: snip is no number for b; use other data"):
+        prune(w, None, Prune(density=0.5, criterion="snip", structure=structure), seen)
+
+
 @pytest.mark.parametrize(
     ("criterion", "text"), [("snip", "no gradient"), ("wanda", "no inputs"), ("bn_scale", "no batch normalisation")]
 )

@@ -258,6 +258,14 @@ def test_the_network_itself_is_left_alone():
     assert all(torch.equal(m, kept[n]) for n, m in masks.items())
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_an_example_of_another_kind_of_number_is_refused_in_one_line(kind):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)).to(kind)
+    with pytest.raises(Refused, match=r"^shrink: Sequential cannot take inputs of \[2, 6\] \("):
+        shrink(network, {}, torch.randn(2, 6))
+
+
 def test_nothing_dead_nothing_gone():
     network = made("concatenation")
     smaller, left = shrink(network, None, EXAMPLE)

@@ -1,16 +1,21 @@
 """Laws of pruning a whole network that is really looked at: every criterion, structure, scope and schedule, on data."""
 
 import copy
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
 
-from prunery.masks import apply_, prunable
+from prunery.masks import apply_, computed, prunable
 from prunery.measure import count, totals
-from prunery.pruning import CRITERIA, SCHEDULES, SCOPES, STRUCTURES, Known, alone, groups, pruned
+from prunery.models import describe
+from prunery.pruning import CRITERIA, SCHEDULES, SCOPES, STRUCTURES, Known, alone, groups, prune, pruned, shrink
 from prunery.pruning.thinet import kept_units
 from prunery.pruning.whole import eligible
 from prunery.spec import Prune, Refused
@@ -276,7 +281,201 @@ def test_transposed_convolutions_are_judged_by_every_criterion(criterion, struct
         assert sum(int(k.sum()) for k in kept) == 5
 
 
+@pytest.mark.parametrize(("groups_", "axis"), [(1, 1), (2, None)])
+@pytest.mark.parametrize("structure", ["filter", "channel", "1x4", "2:4"])
+def test_structures_know_where_a_transposed_convolution_has_its_outputs(structure, groups_, axis):
+    """The same layer as a linear map: units of its weight are those of the plain convolution's that goes back."""
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(8, 6, 2, groups=groups_)
+    network = nn.Sequential(up, nn.Conv2d(6, 4, 1)).eval()
+    how = Prune(structure=structure, layers=("0",), **({} if ":" in structure else {"scope": "layer", "density": 0.5}))
+    mask, _ = pruned(network, {}, how, Known([(torch.randn(2, 8, 4, 4), torch.arange(2))]), rng())
+    parts = [w.transpose(0, 1) for w in up.weight.detach().chunk(groups_)]  # each group's [out, in]
+    plain = {"0.weight": torch.cat(parts)}
+    wanted = prune(plain, None, how)["0.weight"].chunk(groups_)
+    assert torch.equal(mask["0.weight"], torch.cat([w.transpose(0, 1) for w in wanted]))
+    if structure == "filter" and axis is not None:
+        gone = ~mask["0.weight"].transpose(0, axis).flatten(1).any(1)
+        apply_({"0.weight": up.weight}, {"0.weight": mask["0.weight"]})
+        with torch.no_grad():
+            y = up(torch.randn(1, 8, 4, 4)) - up.bias.view(1, -1, 1, 1)
+        assert (int(gone.sum()), bool((y[:, gone] == 0).all()), bool((y[:, ~gone] != 0).any())) == (3, True, True)
+    rounds = how if ":" in structure else replace(how, schedule="linear", rounds=2)
+    again, _ = pruned(network, {}, rounds, Known([(torch.randn(2, 8, 4, 4), torch.arange(2))]), rng())
+    assert int(again["0.weight"].sum()) == int(mask["0.weight"].sum())
+
+
+class Wide(nn.Module):
+    """Three layers beside each other: what goes in one changes nothing of what the others read."""
+
+    def __init__(self, sides=(1, 3, 7), width=32):
+        super().__init__()
+        for name, side in zip("abc", sides, strict=True):
+            self.add_module(name, nn.Conv2d(3, width, side, padding=side // 2))
+        self.head = nn.Linear(3 * width, 4)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.a(x), self.b(x), self.c(x)], 1).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("structure", ["filter", "coupled"])
+def test_chance_does_not_mind_how_wide_a_layer_is(structure):
+    """The mean of many random numbers is a half: under one ranking wide layers would all be kept or all go."""
+    torch.manual_seed(0)
+    network, width = Wide(width=200).eval(), 200
+    how = Prune(density=0.25, criterion="random", structure=structure, exclude=("head",))
+    mask, _ = pruned(network, {}, how, Known(BATCHES), rng())
+    kept = [int(mask[f"{n}.weight"].flatten(1).any(1).sum()) for n in "abc"]
+    assert sum(kept) == 150
+    spread = (0.25 * 0.75 * width) ** 0.5
+    assert all(abs(k - 50) < 3.5 * spread for k in kept)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "l2"])
+@pytest.mark.parametrize("rounds", [2, 10])
+def test_rounds_of_coupled_channels_end_where_one_does(rounds, criterion):
+    """Relative to the channels that are left, the last of a group would always be middling."""
+    torch.manual_seed(0)
+    network = Wide().eval()
+    with torch.no_grad():
+        for layer, power in ((network.a, 3), (network.b, 1), (network.c, 0.3)):  # few large ones, or all alike
+            layer.weight.copy_(layer.weight.sign() * layer.weight.abs() ** power)
+    how = Prune(density=0.25, criterion=criterion, structure="coupled", exclude=("head",))
+    once, _ = pruned(network, {}, how, Known(BATCHES), rng())
+    mask, _ = pruned(network, {}, replace(how, schedule="geometric", rounds=rounds), Known(BATCHES), rng())
+    assert all(torch.equal(mask[n], once[n]) for n in once)
+
+
+@pytest.mark.parametrize("schedule", ["geometric", "linear"])
+def test_layers_in_a_row_keep_about_the_same_in_rounds(schedule):
+    """What a layer reads goes as well: rows that are shorter are no smaller by weight. The first, whose sums are the
+    shortest, has the largest channels and the smallest."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)).eval()
+    for rounds in (1, 8):
+        more = {"schedule": schedule, "rounds": rounds} if rounds > 1 else {}
+        mask, _ = pruned(network, {}, Prune(density=0.25, structure="coupled", **more), Known(BATCHES), rng())
+        first, *others = (int(mask[f"{n}.weight"].flatten(1).any(1).sum()) for n in (0, 2, 4))
+        assert first + sum(others) == 24
+        assert first > max(others) + 2
+
+
+LATER = [
+    ({"layers": ("b",)}, {"a.weight": 3}),
+    ({"scope": "table", "table": ("b=0.5",)}, {"a.weight": 3}),
+    ({"scope": "table", "table": ("b=0.5", "c=0.25")}, {"a.weight": 3, "c.weight": 2}),
+    ({"layers": ("c",)}, {"c.weight": 4}),
+]
+
+
+@pytest.mark.parametrize(("more", "left"), LATER)
+def test_any_layer_of_a_group_names_it(more, left):
+    mask, _ = result(Prune(density=0.5, structure="coupled", **({"scope": "layer"} | more)))
+    for name in ("a.weight", "b.weight", "c.weight", "fc.weight"):
+        rows = int(mask[name].flatten(1).any(1).sum()) if name in mask else len(getattr(made(), name[:-7]).weight)
+        assert rows == left.get("a.weight" if name == "b.weight" else name, {"c": 8, "f": 7}.get(name[0], 6))
+
+
+class Depthwise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.each, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(self.each(self.a(x).relu()).mean((2, 3)))
+
+
+def test_a_kind_names_the_groups_of_its_layers():
+    how = Prune(structure="coupled", scope="table", table=("kind:depthwise=0.5",))
+    mask, _ = pruned(Depthwise(), {}, how, Known(BATCHES), rng())
+    assert int(mask["a.weight"].flatten(1).any(1).sum()) == 3
+
+
+def parametrised():
+    return nn.Sequential(weight_norm(nn.Linear(8, 64)), nn.ReLU(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def hook_normed():
+    network = parametrised()
+    remove_parametrizations(network[0], "weight")
+    with warnings.catch_warnings(action="ignore"):
+        nn.utils.weight_norm(network[0])
+    return network
+
+
+@pytest.mark.parametrize("structure", ["weight", "filter", "coupled"])
+@pytest.mark.parametrize("make", [parametrised, hook_normed])
+def test_layers_whose_weights_are_computed_are_excluded_or_refused(make, structure):
+    known = Known([(torch.randn(2, 8), torch.arange(2))])
+    with pytest.raises(Refused, match=r"^prune: the weight of 0 is parametrised.* first, or exclude it$"):
+        pruned(make(), {}, Prune(density=0.5, structure=structure), known, rng())
+    mask, _ = pruned(make(), {}, Prune(density=0.5, structure=structure, exclude=("0",)), known, rng())
+    assert {"2.weight", "4.weight"} <= mask.keys()
+    assert not mask["2.weight"].all()
+    assert not any(n.startswith("0.") and not m.all() for n, m in mask.items() if m.shape[0] == 64)
+
+
+def test_looking_for_weights_computes_none():
+    network = nn.Sequential(spectral_norm(nn.Linear(8, 8)), nn.Linear(8, 4)).train()
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    assert list(prunable(network)) == ["1.weight"]
+    assert computed(network) == ["0.weight"]
+    assert computed(network, ("0",)) == []
+    describe(network)
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+
+
+class Counted(Net):
+    """With a whole number for a parameter, and a layer that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = nn.Parameter(torch.tensor([3]), requires_grad=False)
+
+    def forward(self, x):
+        x = self.relus[0](self.norm_a(self.a(input=x)))
+        x = self.relus[2](self.norm_c(self.c(input=self.relus[1](self.norm_b(self.b(x))))))
+        return self.head(input=self.relus[3](self.fc(input=x.mean((2, 3))))) * self.calls
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        asked(0.5, "snip"), asked(0.5, "wanda"), asked(0.5, "synflow"), asked(0.5, budget="multiply_adds"),
+        asked(0.5, structure="coupled"), asked(0.5, "thinet", "coupled", "layer"), asked(0.5, scope="sensitivity"),
+    ],
+)  # fmt: skip
+def test_whole_numbers_and_keywords_are_no_obstacle(how):
+    network = Counted().eval()
+    mask, changed = pruned(network, {}, how, KNOWN, rng())
+    assert sum(int((~m).sum()) for m in mask.values()) > 0
+    assert torch.equal(network.calls, torch.tensor([3]))
+    if how.structure == "coupled":
+        named = dict(network.named_parameters())
+        for n, w in changed.items():
+            named[n].data.copy_(w)
+        apply_(named, mask)
+        smaller, _ = shrink(network, mask, BATCHES[0][0])
+        assert smaller.a.out_channels == int(mask["a.weight"].flatten(1).any(1).sum())
+
+
+@pytest.mark.parametrize("how", [asked(0.5, budget="multiply_adds"), asked(0.5, "synflow"), asked(0.5, "bn_scale")])
+def test_an_example_that_does_not_fit_is_refused_in_one_line(how):
+    with pytest.raises(Refused, match=r"^prune: Net cannot take inputs of \[\d, 5, 8, 8\]"):
+        pruned(made(), {}, how, Known([(torch.randn(2, 5, 8, 8), torch.arange(2))]), rng())
+
+
 REFUSED = [
+    ("a layer whose channels are the answers", Net, asked(0.5, structure="coupled", layers=("head",)), BATCHES,
+     '"head" meets no channels that can go .*; expected one of a, c, fc, or layers that go along'),
+    ("a table of a layer whose channels are the answers", Net,
+     Prune(structure="coupled", scope="table", table=("head=0.5",)), BATCHES, '"head" meets no channels that can go'),
+    ("a layer that goes along with an excluded one", Net,
+     asked(0.5, structure="coupled", layers=("b",), exclude=("a",)), BATCHES, "a layer that goes along is excluded"),
+    ("two densities for what goes together", Net,
+     Prune(structure="coupled", scope="table", table=("b=0.5", "a=0.3")), BATCHES,
+     "prune.table: a = 0.3 and b = 0.5, whose channels go together; expected one density for both"),
     ("no data for gradients", Net, asked(0.5, "snip"), [], "grad must be seen on data"),
     ("no data for coupled channels", Net, asked(0.5, structure="coupled"), [], "expected data, or an example"),
     ("no data for sensitivity", Net, asked(0.5, scope="sensitivity"), [], "sensitivity must be seen on data"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from prunery.masks import prunable
 from prunery.pruning import prune
@@ -51,6 +52,28 @@ def half(network):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Drawing(nn.Module):
+    """Draws random numbers in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layer = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.layer(nn.functional.dropout(x.flatten(1), 0.5))
+
+
+def test_when_checkpoints_are_written_changes_no_random_number(splits, work):
+    spec = spec_of("cosine")
+    found = [
+        train(Drawing(), {}, splits, spec, work(name), Ways(checkpoint_seconds=seconds))[0].weights
+        for name, seconds in (("a", 1e9), ("b", 0))
+    ]
+    assert same(*found)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

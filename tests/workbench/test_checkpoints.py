@@ -91,10 +91,11 @@ def test_the_wrong_model_is_found_out_when_saving(shrunk, tmp_path):
 def test_masks_that_the_weights_do_not_know_are_refused(tmp_path):
     network = build(SMALL, 0)
     masks = {"fc1.weight": torch.zeros_like(network.fc1.weight, dtype=torch.bool)}
-    assert "fc1.weight is not zero where its mask prunes it" in said(
+    told = "prunery.masks.apply_(dict(network.named_parameters()), masks)"
+    assert f"fc1.weight is not zero where its mask prunes it; expected it to be: {told} makes it so" in said(
         lambda: prunery.save(network, tmp_path / "a.safetensors", masks)
     )
-    apply_({n: p.data for n, p in network.named_parameters()}, masks)
+    apply_(dict(network.named_parameters()), masks)  # as told
     prunery.save(network, tmp_path / "a.safetensors", masks)
 
 

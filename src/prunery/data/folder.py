@@ -59,8 +59,9 @@ def _images(path: Path, classes: tuple[str, ...]) -> Found:
 
 
 def _inside(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in KINDS and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
+    """Neither hidden files nor what lies in hidden folders, such as a disk's thumbnails."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in KINDS)
+    return sorted(p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
 
 
 def read(classes: tuple[str, ...], train: Found, test: Found, resize: int) -> Published:

@@ -59,7 +59,10 @@ def checksum(spec: Data, root: Path) -> str:
     """Of the images and labels of a set that its name does not say: a folder's change, those of the registry do not."""
     if spec.name in DATASETS:
         return ""
-    found = _published(spec, Path(root))
+    return _sum(_published(spec, Path(root)))
+
+
+def _sum(found: Published) -> str:
     digest = hashlib.sha256(repr(found.classes).encode())
     for part in (found.train, found.test):
         digest.update(repr(tuple(part.x.shape)).encode())
@@ -85,10 +88,12 @@ def _facts(spec: Data, shape: tuple[int, ...], classes: tuple[str, ...]) -> Fact
 
 
 def load(spec: Data, root: Path, device: str | torch.device = "cpu") -> Splits:
-    """Everything on the device, as bytes."""
+    """Everything on the device, as bytes; images of a folder that are not those of the spec's checksum are refused."""
     if spec.name in DATASETS:
         facts(spec, root)  # what cannot be is refused before anything is downloaded
     found = _published(spec, Path(root))
+    if spec.sha256 and spec.name not in DATASETS and _sum(found) != spec.sha256:
+        raise Refused(f"the images of {spec.name} have changed: their SHA-256 is not {spec.sha256}; put those back")
     told = _facts(spec, tuple(found.train.x.shape[1:]), found.classes)
     if not len(found.test):
         raise Refused(f"{spec.name} has no test images; give a class two images or more, or a test folder")

@@ -23,7 +23,9 @@ LENGTH, DEPTH = 8, 4
 CONVS = {
     c.__name__: c for c in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
-NORMS = {c.__name__: c for c in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)}
+BATCHES = {c.__name__: c for c in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)}
+INSTANCES = {c.__name__: c for c in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)}
+NORMS = BATCHES | INSTANCES
 SIDES = ("kernel_size", "stride", "padding", "dilation")
 UNUSUAL: Told = {"padding_mode": "zeros", "affine": True, "track_running_stats": True}
 """what is only told where it differs from this"""
@@ -39,16 +41,23 @@ def describe(network: nn.Module) -> Description:
 
 
 def _told(module: nn.Module, name: str) -> Told | None:
-    if isinstance(getattr(module, "weight", None), nn.parameter.UninitializedParameter):
+    if isinstance(module._parameters.get("weight"), nn.parameter.UninitializedParameter):
         raise Refused(f"{name} has no size yet; run the network once on a batch first")
     if isinstance(module, nn.Linear):
         return {"kind": "Linear", "in": module.in_features, "out": module.out_features, "bias": module.bias is not None}
     if isinstance(module, tuple(CONVS.values())):
         return _conv(module)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        kind = _kind(module, NORMS) or "BatchNorm2d"  # those that are synchronised count as the usual ones
-        return {"kind": kind, "features": module.num_features} | _unusual(module, "affine", "track_running_stats")
+        return _norm(module, _kind(module, BATCHES) or "BatchNorm2d")  # synchronised ones count as the usual ones
+    if (kind := _kind(module, INSTANCES)) and module.affine:  # the size of others is in no tensor
+        return _norm(module, kind)
+    if isinstance(module, nn.PReLU):
+        return {"kind": "PReLU", "slopes": module.num_parameters}
     return {"kind": "Identity"} if type(module) is nn.Identity else None
+
+
+def _norm(module: Any, kind: str) -> Told:
+    return {"kind": kind, "features": module.num_features} | _unusual(module, "affine", "track_running_stats")
 
 
 def _conv(module: Any) -> Told:
@@ -166,7 +175,7 @@ def _numbers(least: int) -> Callable[[Any], bool]:
 
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
-    "in": _count, "out": _count, "groups": _count, "features": _count,
+    "in": _count, "out": _count, "groups": _count, "features": _count, "slopes": _count,
     "bias": lambda v: isinstance(v, bool),
     "kernel_size": _numbers(1), "stride": _numbers(1), "dilation": _numbers(1),
     "padding": lambda v: v in ("same", "valid") or _numbers(0)(v),
@@ -177,6 +186,7 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Conv": (("in", "out", "groups", "bias", *SIDES), ("padding_mode",)),
     "Linear": (("in", "out", "bias"), ()),
     "Norm": (("features",), ("affine", "track_running_stats")),
+    "PReLU": (("slopes",), ()),
     "Identity": ((), ()),
 }
 """By family: the keys that must be there, and those that may be."""
@@ -185,7 +195,7 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def _same_layer(name: str, module: nn.Module, wanted: Told, where: str) -> None:
     """Surgery resizes a layer that stays what it is, or puts an identity where normalisation was folded away."""
     told = _told(module, name) or {"kind": type(module).__name__}
-    if wanted["kind"] == "Identity" and told["kind"] in NORMS:
+    if wanted["kind"] == "Identity" and told["kind"] in BATCHES:
         return
     differs = next((k for k in FIXED if told.get(k) != wanted.get(k)), None)
     if differs:
@@ -223,6 +233,7 @@ SIZES = {
     "Conv": {"in": "in_channels", "out": "out_channels", "groups": "groups"},
     "Linear": {"in": "in_features", "out": "out_features"},
     "Norm": {"features": "num_features"},
+    "PReLU": {"slopes": "num_parameters"},
 }
 """By family: which attributes of a module hold its sizes."""
 
@@ -236,6 +247,8 @@ def _shapes(told: Told) -> dict[str, tuple[int, ...]]:
     """The sides of each tensor of the layer."""
     if told["kind"] == "Identity":
         return {}
+    if "slopes" in told:
+        return {"weight": (told["slopes"],)}
     if "features" in told:
         leaves = {"affine": ("weight", "bias"), "track_running_stats": ("running_mean", "running_var")}
         return {leaf: (told["features"],) for key, pair in leaves.items() if key not in told for leaf in pair}
@@ -286,5 +299,7 @@ def _plain(told: Told) -> nn.Module:
         sides |= {k: told[k] for k in ("groups", "bias", "padding_mode") if k in told}
         return CONVS[kind](told["in"], told["out"], **sides)
     if kind in NORMS:
-        return NORMS[kind](told["features"], **{k: told[k] for k in told if k in UNUSUAL})
+        return NORMS[kind](told["features"], **{k: k not in told for k in ("affine", "track_running_stats")})
+    if kind == "PReLU":
+        return nn.PReLU(told["slopes"])
     return nn.Identity()

@@ -47,16 +47,21 @@ def _load(path: Path) -> Any:
 
 
 def _unwrap(found: Any, path: Path) -> dict[str, Tensor]:
-    """Out of a training script's wrapping: {"state_dict": ...}, and the prefixes of DataParallel and torch.compile."""
+    """Out of a training script's wrapping: {"state_dict": ...}."""
     while isinstance(found, dict) and (key := next((w for w in WRAPPERS if isinstance(found.get(w), dict)), None)):
         found = found[key]
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         keys = f" of {', '.join(map(str, list(found)[:5]))}" if isinstance(found, dict) else ""
         raise Refused(f"{path} holds a {type(found).__name__}{keys}; expected names and tensors, a state_dict()")
-    for prefix in PREFIXES:
-        if all(k.startswith(prefix) for k in found):
-            found = {k.removeprefix(prefix): v for k, v in found.items()}
     return found
+
+
+def _bare(own: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of DataParallel and torch.compile; a network may have a child of such a name itself."""
+    for prefix in PREFIXES:
+        if own.keys().isdisjoint(tensors) and all(k.startswith(prefix) for k in tensors):
+            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    return tensors
 
 
 def fit(network: nn.Module, tensors: dict[str, Tensor], source: str, head: bool = True) -> list[str]:
@@ -65,6 +70,7 @@ def fit(network: nn.Module, tensors: dict[str, Tensor], source: str, head: bool 
     Without `head` every layer must fit.
     """
     own = network.state_dict()
+    tensors = _bare(own, tensors)
     # Files from before PyTorch 0.4.1, torchvision's among them, do not count the batches that normalisation has seen.
     missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in tensors if k not in own]

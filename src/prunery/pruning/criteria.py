@@ -28,6 +28,18 @@ def norm(scores: Tensor, sizes: Tensor) -> Tensor:
     return (scores.square().sum(1) / sizes).sqrt()
 
 
+def drawn(scores: Tensor, sizes: Tensor) -> Tensor:
+    """One random number a unit, whatever its size: means of many are all about a half, and no match for those of few.
+
+    Units of one size are in the order of their means, so which of a single layer win does not depend on this.
+    """
+    numbers = scores[:, 0]
+    if len(sizes) == 0 or bool(sizes.min() < sizes.max()):
+        return numbers
+    order = mean(scores, sizes).argsort(descending=True, stable=True)
+    return torch.empty_like(numbers).index_copy_(0, order, numbers.sort(descending=True).values)
+
+
 def squared_sum(scores: Tensor, _: Tensor) -> Tensor:
     """What the loss does when all go together: signs may cancel (Molchanov et al., 1906.10771, eq. 8)."""
     return scores.sum(1).square()
@@ -157,7 +169,7 @@ BY_LAYER = ("removal",)
 FROM_START = ("initial",)
 CRITERIA: dict[str, Criterion] = {
     "magnitude": Criterion(magnitude),
-    "random": Criterion(random),
+    "random": Criterion(random, reduce=drawn),
     "l1": Criterion(magnitude),
     "l2": Criterion(magnitude, reduce=norm),
     "snip": Criterion(snip, ("grad",)),

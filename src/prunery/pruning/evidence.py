@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..arguments import copied
+from ..arguments import answers, copied
 from ..masks import Mask, prunable
 from ..spec import Refused
 
@@ -57,7 +57,7 @@ def _quiet(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
     network.eval()
     try:
         for p in wanted:
-            p.requires_grad_(True)
+            p.requires_grad_(p.is_floating_point())
             p.grad = None
         yield {n: p for n, p in network.named_parameters() if n in prunable(network)}
     finally:
@@ -69,7 +69,7 @@ def _quiet(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
 
 
 def _loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(network(x).float(), y)
+    return F.cross_entropy(answers(network, x, "prune").float(), y)
 
 
 def _gradients(loss: Tensor, weights: dict[str, nn.Parameter], graph: bool = False) -> Found:
@@ -114,7 +114,7 @@ def flow(network: nn.Module, batches: Batches) -> Found:
         for p in twin.parameters():
             p.abs_()
     with _quiet(twin) as weights:
-        found = _gradients(twin(torch.ones_like(batches[0][0][:1]).double()).sum(), weights)
+        found = _gradients(answers(twin, torch.ones_like(batches[0][0][:1]).double(), "prune").sum(), weights)
     return {n: g.detach().float() for n, g in found.items()}
 
 
@@ -210,6 +210,12 @@ def shapes(network: nn.Module, batches: Batches) -> Found:
     return {n: torch.tensor(p.shape, dtype=torch.int64) for n, p in network.named_parameters()}
 
 
+def transposed(network: nn.Module, batches: Batches) -> Found:
+    """Of layers whose weights have their axes the other way round: in how many groups they work."""
+    layers = {n: network.get_submodule(n.rpartition(".")[0]) for n in prunable(network)}
+    return {n: torch.tensor(m.groups) for n, m in layers.items() if isinstance(m, nn.modules.conv._ConvTransposeNd)}
+
+
 def _input_squares(module: nn.Module, y: Tensor, x: Tensor) -> tuple[Tensor, int]:
     flat = x.flatten(0, -2) if isinstance(module, nn.Linear) else x.transpose(0, 1).flatten(1).t()
     return flat.float().square().sum(0), len(flat)
@@ -234,7 +240,7 @@ def _shown(network: nn.Module, batches: Batches, hooks: list[RemovableHandle]) -
     try:
         with _quiet(network), torch.no_grad():
             for x, _ in batches:
-                network(x)
+                answers(network, x, "prune")
     finally:
         for hook in hooks:
             hook.remove()
@@ -243,7 +249,10 @@ def _shown(network: nn.Module, batches: Batches, hooks: list[RemovableHandle]) -
 def _hooked(network: nn.Module, batches: Batches, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> None:
     """`note(name, layer, output, input)` at each call of each prunable layer."""
     names = {n: network.get_submodule(n.rpartition(".")[0]) for n in prunable(network)}
-    hooks = [m.register_forward_hook(lambda m, x, y, n=n: note(n, m, y, x[0])) for n, m in names.items()]
+    hooks = [
+        m.register_forward_hook(lambda m, x, named, y, n=n: note(n, m, y, read(x, named)), with_kwargs=True)
+        for n, m in names.items()
+    ]
     _shown(network, batches, hooks)
 
 
@@ -251,8 +260,13 @@ def watching(
     network: nn.Module, layers: list[nn.Module], batches: Batches, note: Callable[[nn.Module, Tensor], None]
 ) -> None:
     """`note(layer, input)` each time that one of the layers reads something."""
-    hooks = [m.register_forward_pre_hook(lambda m, x: note(m, x[0])) for m in layers]
+    hooks = [m.register_forward_pre_hook(lambda m, x, named: note(m, read(x, named)), with_kwargs=True) for m in layers]
     _shown(network, batches, hooks)
+
+
+def read(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What a layer is called with, as fc(x) or as fc(input=x)."""
+    return next(iter((*args, *named.values())))
 
 
 def _feature_maps(
@@ -269,7 +283,7 @@ def _feature_maps(
         layer = network.get_submodule(ends[module].rpartition(".")[0])
         values = measure(y.detach().float())
         flat = values.flatten(0, -2) if isinstance(layer, nn.Linear) else values.transpose(0, 1).flatten(1).t()
-        before = total.get(ends[module], (torch.zeros(flat.shape[1]), 0))
+        before = total.get(ends[module], (torch.zeros_like(flat[0]), 0))
         total[ends[module]] = (before[0] + flat.sum(0), before[1] + len(flat))
 
     hooks = [m.register_forward_hook(note) for m in ends]
@@ -298,7 +312,7 @@ def readers(network: nn.Module, batches: Batches) -> dict[str, list[nn.Module]]:
     hooks = [m.register_forward_hook(note) for m in network.modules()]
     try:
         with _quiet(network), torch.no_grad(), _copies_of_activations(network):
-            network(batches[0][0][:2])
+            answers(network, batches[0][0][:2], "prune")
     finally:
         for hook in hooks:
             hook.remove()
@@ -327,7 +341,7 @@ def losses(network: nn.Module, batches: Batches, trials: dict[str, Mask]) -> dic
         for name, mask in trials.items():
             before = {n: parameters[n].detach().clone() for n in mask}
             for n, keep in mask.items():
-                parameters[n].mul_(keep)
+                parameters[n].mul_(keep.to(parameters[n].device))
             found[name] = _tried(network, batches)
             for n, w in before.items():
                 parameters[n].copy_(w)
@@ -337,7 +351,7 @@ def losses(network: nn.Module, batches: Batches, trials: dict[str, Mask]) -> dic
 def _tried(network: nn.Module, batches: Batches) -> tuple[float, float]:
     total, hits, images = 0.0, 0, 0
     for x, y in batches:
-        logits = network(x).float()
+        logits = answers(network, x, "prune").float()
         total += float(F.cross_entropy(logits, y, reduction="sum"))
         hits += int((logits.argmax(1) == y).sum())
         images += len(y)
@@ -355,8 +369,9 @@ COLLECTORS: dict[str, Callable[[nn.Module, Batches], Found]] = {
     "scale": scales,
     "places": places,
     "shapes": shapes,
+    "transposed": transposed,
 }
-DATA = frozenset(COLLECTORS) - {"shapes"} | {"removal", "sensitivity"}
+DATA = frozenset(COLLECTORS) - {"shapes", "transposed"} | {"removal", "sensitivity"}
 WORDS = {
     "initial": "first weights", "grad": "gradient", "curved": "curvature", "flow": "flow", "movement": "movement",
     "inputs": "inputs", "outputs": "feature map", "zeros": "feature map", "scale": "batch normalisation behind it",

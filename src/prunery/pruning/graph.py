@@ -42,7 +42,7 @@ def ties(network: nn.Module, example: Tensor) -> dict[str, list[Tie]]:
     """By root layer, everything that its output channels are tied to; a layer tied to an earlier root is no root."""
     twin = apart(copied(network, "prune").cpu().float()).eval()
     for p in twin.parameters():
-        p.requires_grad_(True)
+        p.requires_grad_(p.is_floating_point())
     names = {m: n for n, m in twin.named_modules()}
     graph = _graph(twin, example)
     roots = [m for m in twin.modules() if isinstance(m, PRUNABLE) and m in graph.module2node]

@@ -105,7 +105,8 @@ class _Links:
                 read = tie.what == "the network's outputs"
                 self.bans[atom] = f"{tie.what} read them" if read else f"{tie.what} works on them"
             elif tie.kind != "norm" and tie.module not in self.layers:
-                self.bans[atom] = f"{tie.module} shares its weight"
+                plain = self.network.get_submodule(tie.module)._parameters.get("weight") is not None
+                self.bans[atom] = f"{tie.module} shares its weight" if plain else f"{tie.module} is parametrised"
             elif i >= size:  # as behind a broadcast: one channel meets many
                 self.bans[atom] = f"{tie.module} takes them in another way than channel by channel"
             elif tie.kind == "out":
@@ -246,7 +247,7 @@ def _restless(network: nn.Module) -> nn.Module:
     twin = copied(network, "prune").cpu().double().eval()
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for p in twin.parameters():
+        for p in (p for p in twin.parameters() if p.is_floating_point()):
             drawn = torch.rand(p.shape, generator=rng, dtype=torch.float64) * 0.5 + 0.25
             if p.ndim <= 1:
                 p.copy_(drawn)

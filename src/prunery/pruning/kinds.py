@@ -11,8 +11,8 @@ from ..spec import Prune, Refused, choose
 
 PREFIX = "kind:"
 KINDS = {
-    "stem": "the first layer, which reads pixels",
-    "head": "the last layer",
+    "stem": "the first layer that the network's class makes, which reads pixels",
+    "head": "the last layer that it makes",
     "depthwise": "convolutions with one filter a channel",
     "pointwise": "1x1 convolutions that mix the channels of every pixel",
     "squeeze": "layers of squeeze-and-excitation, which see one pixel",

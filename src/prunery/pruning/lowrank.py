@@ -150,7 +150,8 @@ def _layers(network: nn.Module, example: Tensor, patterns: tuple[str, ...]) -> t
     try:
         uses = places(network, batch)
     except (RuntimeError, ValueError) as error:
-        seen = f"the network cannot take the example, {list(example.shape)} ({' '.join(str(error).split())[:100]})"
+        reason = " ".join(str(error.__cause__ or error).split())[:100]
+        seen = f"the network cannot take the example, {list(example.shape)} ({reason})"
         raise Refused(f"factorise: {seen}; expected a batch of its inputs") from None
     # A layer that is never called is one whose weight somebody else reads: it has to stay what it is.
     called = [n.rpartition(".")[0] for n in names if n in uses]

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..masks import Mask, ones
 from ..spec import Prune, Refused, choose, quote
-from .criteria import CRITERIA, Criterion, magnitude, squared_sum
-from .evidence import Evidence, seen_of
+from .criteria import CRITERIA, Criterion, drawn, magnitude, squared_sum
+from .evidence import Evidence, Found, seen_of
 from .groups import Group, unit_mask
 from .scopes import NEEDS as SCOPE_NEEDS
 from .scopes import SCOPES, Kept, Ranking, hits
 from .select import itself
-from .structures import STRUCTURES, Structure, n_of_m, ratio, sizes
+from .structures import STRUCTURES, Structure, n_of_m, ratio, sizes, turned
 
 
 def prune(
@@ -31,25 +31,36 @@ def prune(
     `weights` are those that may be judged and pruned; `groups` say which channels are coupled (structure "coupled",
     whose mask covers biases and normalisation too). With a budget of multiply-adds it keeps as much as fits.
     """
-    request = _Request(weights, _whole(weights, mask or {}), how, seen or {}, rng or torch.Generator().manual_seed(0))
+    request = _request(weights, mask, how, seen, rng)
     _check(request)
     if shape := ratio(how.structure):
-        new = {n: n_of_m(request.score(n), request.mask[n], *shape) for n in weights}
-        return {n: m if chosen(n, how) else request.mask[n] for n, m in new.items()}
+        scores = {n: request.facing(n, request.score(n)) for n in weights}
+        _numbers(scores, how)
+        new = {n: request.facing(n, n_of_m(s, request.facing(n, request.mask[n]), *shape)) for n, s in scores.items()}
+        return {n: m if chosen([n], how) else request.mask[n] for n, m in new.items()}
     ways = _coupled(request, groups) if how.structure == "coupled" else _layouts(request)
     return _result(ways, request)
+
+
+def usual(weights: dict[str, Tensor], mask: Mask, how: Prune, groups: Sequence[Group]) -> Found:
+    """By group of coupled channels, the mean score of those that are left, where magnitude is judged relative to it.
+
+    Whoever prunes in rounds hands it to each of them: the largest channels are left, and their mean only grows.
+    """
+    request = _request(weights, mask, how)
+    return {n: _mean(request, g) for n, g in _open(request, groups).items()} if request.relative else {}
 
 
 def needs(how: Prune) -> set[str]:
     """What must have been seen of the network before it can be pruned like that."""
     found = {*CRITERIA[how.criterion].needs, *SCOPE_NEEDS.get(how.scope, ())}
-    found |= {"shapes"} if how.structure == "coupled" else set()
+    found |= {"shapes"} if how.structure == "coupled" else {"transposed"} if how.structure != "weight" else set()
     return found | ({"places", "shapes"} if how.budget == "multiply_adds" else set())
 
 
-def chosen(name: str, how: Prune) -> bool:
-    """Whether a layer is to be pruned now; the scope counts the others all the same."""
-    return not how.layers or any(hits(name, p) for p in how.layers)
+def chosen(names: Sequence[str], how: Prune) -> bool:
+    """Whether a layer, or layers whose channels go together, are to be pruned now; the scope counts the others too."""
+    return not how.layers or any(hits(n, p) for n in names for p in how.layers)
 
 
 def table_of(how: Prune) -> dict[str, float]:
@@ -71,6 +82,20 @@ class _Request:
     def criterion(self) -> Criterion:
         return CRITERIA[choose(self.how.criterion, CRITERIA, "prune.criterion")]
 
+    @property
+    def relative(self) -> bool:
+        """Whether a coupled channel is judged by how it compares with the others of its group."""
+        return self.criterion.score is magnitude
+
+    def facing(self, name: str, tensor: Tensor) -> Tensor:
+        """What has a weight's sides, with output channels first whatever the layer; and back."""
+        groups = self.seen.get("transposed", {}).get(name)
+        return tensor if groups is None else turned(tensor, int(groups))
+
+    def living(self, name: str, scores: Tensor) -> Tensor:
+        """Nothing for what is pruned. Chance looks at no weight, so a unit that has lost some is as likely to win."""
+        return scores if self.criterion.reduce is drawn else scores * self.mask[name]
+
     def score(self, name: str) -> Tensor:
         """A score for each weight of one layer."""
         weight = self.weights[name].detach().cpu()
@@ -88,6 +113,15 @@ class _Ways:
 
     ranking: Ranking
     masks: Callable[[Kept], Mask]
+    makers: dict[str, list[str]]
+    """by layer or group, the layers whose units they are"""
+
+
+def _request(
+    weights: dict[str, Tensor], mask: Mask | None, how: Prune, seen: Evidence | None = None,
+    rng: torch.Generator | None = None,
+) -> _Request:  # fmt: skip
+    return _Request(weights, _whole(weights, mask or {}), how, seen or {}, rng or torch.Generator().manual_seed(0))
 
 
 def _whole(weights: dict[str, Tensor], mask: Mask) -> Mask:
@@ -123,16 +157,22 @@ def _layouts(request: _Request) -> _Ways:
     structure = STRUCTURES[request.how.structure]
     single = request.how.structure == "weight"
     mask = {n: request.mask[n] for n in request.weights}
-    alive = {n: m.flatten() if single else structure.split(m).any(1) for n, m in mask.items()}
+    facing = {n: m if single else request.facing(n, m) for n, m in mask.items()}
+    alive = {n: m.flatten() if single else structure.split(m).any(1) for n, m in facing.items()}
     shapes = {n: tuple(w.shape) for n, w in request.weights.items()}
     costs = {n: request.cost(n) * mask[n].numel() / max(alive[n].numel(), 1) for n in mask}
     # Of a hundred million single weights no copy is made: their magnitudes are taken in pieces, as they are ranked.
     lazy = single and request.criterion.score is magnitude
     scores = {n: _raw(w) if lazy else _unit_scores(request, structure, n) for n, w in request.weights.items()}
-    ranking = _ranking(request, scores, alive, shapes, costs, torch.abs if lazy else itself)
-    if single:
-        return _Ways(ranking, lambda kept: {n: k.view(mask[n].shape) for n, k in kept.items()})
-    return _Ways(ranking, lambda kept: {n: structure.join(k, mask[n].shape) & mask[n] for n, k in kept.items()})
+    makers = {n: [n] for n in mask}
+    ranking = _ranking(request, scores, alive, shapes, costs, makers, torch.abs if lazy else itself)
+
+    def masks(kept: Kept) -> Mask:
+        if single:
+            return {n: k.view(mask[n].shape) for n, k in kept.items()}
+        return {n: request.facing(n, structure.join(k, facing[n].shape)) & mask[n] for n, k in kept.items()}
+
+    return _Ways(ranking, masks, makers)
 
 
 def _raw(weight: Tensor) -> Tensor:
@@ -143,7 +183,8 @@ def _unit_scores(request: _Request, structure: Structure, name: str) -> Tensor:
     scores = request.score(name)
     if structure is STRUCTURES["weight"]:
         return scores.abs().flatten() if request.criterion.reduce is squared_sum else scores.flatten()
-    return request.criterion.reduce(structure.split(scores * request.mask[name]), sizes(structure, scores))
+    laid = request.facing(name, request.living(name, scores))
+    return request.criterion.reduce(structure.split(laid), sizes(structure, laid))
 
 
 def _ranking(
@@ -152,28 +193,49 @@ def _ranking(
     alive: Kept,
     shapes: dict[str, tuple[int, ...]],
     costs: dict[str, float],
+    makers: dict[str, list[str]],
     rank: Callable[[Tensor], Tensor] = itself,
 ) -> Ranking:
-    for n, s in scores.items():
-        if rank is itself and s.numel() and bool(s.amax().isnan()):
-            layer = n.removesuffix(".weight")
-            raise Refused(
-                f"prune: {request.how.criterion} is no number for {layer}; use other data or another criterion"
-            )
+    if rank is itself:
+        _numbers(scores, request.how)
     curves = {n: request.seen["sensitivity"][n] for n in alive} if request.how.scope == "sensitivity" else {}
-    return Ranking(scores, alive, shapes, costs, curves, table_of(request.how), request.how.allow_empty, rank)
+    return Ranking(scores, alive, shapes, costs, curves, _densities(request.how, makers), request.how.allow_empty, rank)
+
+
+def _numbers(scores: Kept, how: Prune) -> None:
+    """Refuses what has no order."""
+    for n, s in scores.items():
+        if s.numel() and bool(s.amax().isnan()):
+            layer = n.removesuffix(".weight")
+            raise Refused(f"prune: {how.criterion} is no number for {layer}; use other data or another criterion")
+
+
+def _densities(how: Prune, makers: dict[str, list[str]]) -> dict[str, float]:
+    """Of scope table, by layer or group: that of the first pattern that fits; layers that go together have one."""
+    entries, found = table_of(how), {}
+    for n, members in makers.items():
+        fitting = {m: [d for p, d in entries.items() if hits(m, p)] for m in members}
+        first = {m.removesuffix(".weight"): d[0] for m, d in fitting.items() if d}
+        for m, d in first.items():
+            other, given = next(iter(first.items()))
+            if d != given:
+                seen = f"prune.table: {other} = {given:g} and {m} = {d:g}, whose channels go together"
+                raise Refused(f"{seen}; expected one density for both")
+            found[n] = d
+    return found
 
 
 def _coupled(request: _Request, groups: Sequence[Group]) -> _Ways:
     """Channels that several layers share, judged by the weights that make them."""
-    open_ = {g.name: g for g in groups if not g.protected and all(p in request.weights for p in _makers(g))}
+    open_ = _open(request, groups)
     if not open_:
         why = "; ".join(f"{g.name}: {g.protected or 'excluded'}" for g in groups[:3]) or "it has none"
         raise Refused(f"prune: no channels of this network can go ({why}); expected other layers, or structure filter")
+    _meets(request.how, open_, groups)
     shapes = {n: tuple(int(v) for v in s) for n, s in request.seen["shapes"].items()}
     scores = {n: _group_scores(request, g) for n, g in open_.items()}
     alive = {n: _group_alive(request.mask, g) for n, g in open_.items()}
-    first = {n: shapes[_makers(g)[0]] for n, g in open_.items()}
+    first = {n: shapes[g.makers[0]] for n, g in open_.items()}
     costs = {n: _group_cost(request, g, shapes) for n, g in open_.items()}
 
     def masks(kept: Kept) -> Mask:
@@ -183,12 +245,23 @@ def _coupled(request: _Request, groups: Sequence[Group]) -> _Ways:
                 found[name] = found[name] & m if name in found else m
         return found
 
-    return _Ways(_ranking(request, scores, alive, first, costs), masks)
+    makers = {n: g.makers for n, g in open_.items()}
+    return _Ways(_ranking(request, scores, alive, first, costs, makers), masks, makers)
 
 
-def _makers(group: Group) -> list[str]:
-    """The weights whose rows are the group's units."""
-    return [s.parameter for s in group.slices if s.role == "out"]
+def _open(request: _Request, groups: Sequence[Group]) -> dict[str, Group]:
+    """By name, the groups whose units may go: all layers that make them may be pruned."""
+    return {g.name: g for g in groups if not g.protected and all(p in request.weights for p in g.makers)}
+
+
+def _meets(how: Prune, open_: dict[str, Group], groups: Sequence[Group]) -> None:
+    """Refuses names of layers none of which makes channels that can go. One that is down to its last has done so."""
+    patterns = [*how.layers, *table_of(how)]
+    named = [g for g in groups if any(hits(m, p) for m in (g.name, *g.makers) for p in patterns)]
+    if patterns and not any(g.name in open_ or g.units == 1 for g in named):
+        why = "; ".join(f"{g.name}: {g.protected or 'a layer that goes along is excluded'}" for g in named[:3])
+        seen = f'prune: "{patterns[0]}" meets no channels that can go ({why or "it makes none"})'
+        raise Refused(f"{seen}; expected one of {', '.join(open_)}, or layers that go along with it")
 
 
 def _rows(tensor: Tensor, group: Group, parameter: str) -> Tensor:
@@ -200,15 +273,32 @@ def _rows(tensor: Tensor, group: Group, parameter: str) -> Tensor:
 def _group_scores(request: _Request, group: Group) -> Tensor:
     if "removal" in request.criterion.needs:
         return seen_of(request.seen, group.name, ("removal",))["removal"]
-    rows = [_rows(request.score(p) * request.mask[p], group, p) for p in dict.fromkeys(_makers(group))]
-    every = torch.cat(rows, 1)
-    scores = request.criterion.reduce(every, torch.full((group.units,), float(every.shape[1])))
+    scores = _raw_scores(request, group)
     # Weights of wide layers are small by their initialisation: raw norms would empty them first.
-    return scores / scores.mean().clamp_min(1e-12) if request.criterion.score is magnitude else scores
+    return scores / _mean(request, group, scores).clamp_min(1e-12) if request.relative else scores
+
+
+def _raw_scores(request: _Request, group: Group) -> Tensor:
+    """What is in a unit's rows, by weight; columns of channels that have gone elsewhere count for no unit."""
+    every = torch.cat([_rows(request.living(p, request.score(p)), group, p) for p in dict.fromkeys(group.makers)], 1)
+    there = int(_group_mask(request.mask, group).any(0).sum())
+    return request.criterion.reduce(every, torch.full((group.units,), float(there or every.shape[1])))
+
+
+def _mean(request: _Request, group: Group, scores: Tensor | None = None) -> Tensor:
+    """Of the units that are left; what the rounds before have gone by, where there were any."""
+    if group.name in request.seen.get("usual", {}):
+        return request.seen["usual"][group.name]
+    scores, alive = _raw_scores(request, group) if scores is None else scores, _group_alive(request.mask, group)
+    return scores[alive].mean() if bool(alive.any()) else scores.new_zeros(())
+
+
+def _group_mask(mask: Mask, group: Group) -> Tensor:
+    return torch.cat([_rows(mask[p], group, p) for p in dict.fromkeys(group.makers)], 1)
 
 
 def _group_alive(mask: Mask, group: Group) -> Tensor:
-    return torch.cat([_rows(mask[p], group, p) for p in dict.fromkeys(_makers(group))], 1).any(1)
+    return _group_mask(mask, group).any(1)
 
 
 def _group_cost(request: _Request, group: Group, shapes: dict[str, tuple[int, ...]]) -> float:
@@ -228,7 +318,7 @@ def _result(ways: _Ways, request: _Request) -> Mask:
         return SCOPES[how.scope](ranking, density)
 
     kept_ = at(how.density) if how.budget == "units" else _affordable(at, ways, request)
-    return ways.masks({n: k if chosen(n, how) else ranking.alive[n] for n, k in kept_.items()})
+    return ways.masks({n: k if chosen(ways.makers[n], how) else ranking.alive[n] for n, k in kept_.items()})
 
 
 def _possible(request: _Request, ranking: Ranking) -> None:

@@ -24,7 +24,7 @@ class Ranking:
     curves: dict[str, Tensor] = field(default_factory=dict)
     """sensitivity: rows of (density, what the loss rose by)"""
     table: dict[str, float] = field(default_factory=dict)
-    """density by pattern"""
+    """of scope table: density by layer (or group)"""
     allow_empty: bool = False
     rank: Callable[[Tensor], Tensor] = itself
     """scores of what `scores` holds, where that is cheaper to make piece by piece than to keep (magnitude)"""
@@ -175,11 +175,9 @@ def _bearing(curve: Tensor, rise: float) -> float:
 
 
 def table(ranking: Ranking, density: float) -> Kept:
-    """Densities by name or pattern, the first that fits; layers that none fits stay as they are."""
-    shares = {n: next((d for p, d in ranking.table.items() if hits(n, p)), None) for n in ranking.alive}
-    return _within(
-        ranking, {n: ranking.left[n] if d is None else round(d * ranking.alive[n].numel()) for n, d in shares.items()}
-    )
+    """Each layer's own density; layers that have none stay as they are."""
+    given = {n: round(d * ranking.alive[n].numel()) for n, d in ranking.table.items()}
+    return _within(ranking, ranking.left | given)
 
 
 def hits(name: str, pattern: str) -> bool:

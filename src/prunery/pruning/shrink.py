@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..arguments import a_plain_network, an_example, copied, fitting
+from ..arguments import a_plain_network, an_example, answers, copied, fitting
 from ..masks import Mask, apply_
 from ..spec import Refused, quote
+from .evidence import read
 from .groups import Group, Slice, groups
 from .surgery import cut, cut_masks, cuts
 
@@ -33,6 +34,8 @@ def shrink(network: nn.Module, masks: Mask | None, example: Tensor, multiple: in
     before = copied(smaller, "shrink")
     inputs = _inputs(example)
     free = {g.name for g in groups(smaller, example) if not g.protected}
+    with torch.no_grad():
+        answers(smaller, example, "shrink")
     while free:
         found = [g for g in groups(smaller, example, verify=False) if g.name in free and g.slices]
         keeps = _keeps(smaller, found, inputs, masks, multiple)
@@ -225,14 +228,14 @@ def _watched(network: nn.Module, found: Sequence[Group], inputs: list[Tensor]) -
     low: dict[nn.Module, Tensor] = {}
     high: dict[nn.Module, Tensor] = {}
 
-    def note(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].detach()
+    def note(layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        x = read(args, named).detach()
         flat = x.flatten(0, -2) if isinstance(layer, nn.Linear) else x.transpose(0, 1).flatten(1).t()
         a, b = flat.amin(0), flat.amax(0)
         low[layer] = torch.minimum(low[layer], a) if layer in low else a
         high[layer] = torch.maximum(high[layer], b) if layer in high else b
 
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         with torch.no_grad():
             for x in inputs:

@@ -87,6 +87,11 @@ def ratio(structure: str) -> tuple[int, int] | None:
     return n, m
 
 
+def turned(x: Tensor, groups: int) -> Tensor:
+    """[in, out / groups, ...] of a transposed convolution as [out, in / groups, ...] of any other, and back."""
+    return x.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def n_of_m(scores: Tensor, mask: Tensor, n: int, m: int) -> Tensor:
     """The n best of every m input channels, ties to the earlier; a last, shorter run keeps n too if it has them."""
     alive = _runs(mask, m) > 0

@@ -31,7 +31,7 @@ def grams(network: nn.Module, group: Group, batches: Batches, rng: torch.Generat
     def note(module: nn.Module, x: Tensor) -> None:
         name = layers[module]
         shares = _shares(module, readers[name], x.detach().float(), rng).double()
-        found[name] += shares.T @ shares
+        found[name] += (shares.T @ shares).cpu()
 
     watching(network, list(layers), batches, note)
     usable = {n: g for n, g in found.items() if float(g.abs().max()) > 0}
@@ -122,7 +122,7 @@ def reweighted(
         shape[part.axis] = -1
         scale = torch.ones(new.shape[part.axis], dtype=torch.float64)
         scale[part.places[keep].flatten()] = factors.repeat_interleave(part.places.shape[1])
-        found[name] = (new * scale.to(new.dtype).view(shape)).contiguous()
+        found[name] = (new * scale.to(new).view(shape)).contiguous()
     return found
 
 

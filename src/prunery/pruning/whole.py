@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from ..arguments import a_plain_network, copied
-from ..masks import Mask, apply_, ones, prunable
+from ..arguments import a_plain_network, copied, hooked
+from ..masks import Mask, apply_, computed, ones, prunable
 from ..spec import Prune, Refused, quote
 from . import thinet
 from .evidence import Batches, Evidence, collect, losses
 from .groups import Group, groups, unit_mask
 from .kinds import by_kind
-from .prune import needs, prune, work
+from .prune import needs, prune, usual, work
 from .schedules import SCHEDULES
-from .structures import STRUCTURES
+from .structures import STRUCTURES, turned
 
 TRIED = (0.75, 0.5, 0.3, 0.15)
 """densities at which a layer's sensitivity is measured"""
@@ -34,6 +35,7 @@ def eligible(network: nn.Module, how: Prune) -> dict[str, Tensor]:
     """The weights that may be pruned: neither excluded by name nor kept as the first or last layer."""
     how = by_kind(network, how)
     weights = prunable(network, how.exclude)
+    _plainly(network, how)
     names = list(prunable(network))
     if names and not weights:
         raise Refused(f"prune.exclude = {quote(', '.join(how.exclude))} leaves no layer to prune; expected fewer names")
@@ -42,6 +44,17 @@ def eligible(network: nn.Module, how: Prune) -> dict[str, Tensor]:
     if weights and not found:
         raise Refused("prune: keep_first and keep_last leave no layer to prune; expected one of them, or more layers")
     return found
+
+
+def _plainly(network: nn.Module, how: Prune) -> None:
+    """Refuses layers whose weights are no parameters, unless they are excluded; of PyTorch's masks others speak."""
+    for name in computed(network, how.exclude):
+        layer = name.removesuffix("weight").removesuffix(".")
+        module = network.get_submodule(layer)
+        if not hooked(module):
+            way = "parametrize.remove_parametrizations" if is_parametrized(module) else "remove_weight_norm or its like"
+            seen = f"prune: the weight of {layer or 'the network'} is parametrised, computed anew at each call"
+            raise Refused(f"{seen}; torch.nn.utils.{way} first, or exclude it")
 
 
 def pruned(
@@ -57,9 +70,10 @@ def pruned(
     changed: dict[str, Tensor] = {}
     weights = eligible(network, how)
     coupled = _open(network, how, known) if how.structure == "coupled" else []
+    mean = usual(weights, mask, how, coupled) if coupled else {}
     for density in _steps(network, mask, how, known, coupled):
         now = replace(how, density=density)
-        seen = _evidence(network, mask, now, known, coupled, rng)
+        seen = _evidence(network, mask, now, known, coupled, rng) | {"usual": mean}
         saw(density, seen)
         new = prune(weights, mask, now, seen, coupled, rng)
         changed |= _reweighted(network, mask, new, now, known, coupled, rng)
@@ -68,7 +82,7 @@ def pruned(
         for n, w in changed.items():
             parameters[n].data.copy_(w)
         apply_({n: parameters[n].data for n in mask}, mask)
-    return mask, {n: w * mask[n] if n in mask else w for n, w in changed.items()}
+    return mask, {n: w * mask[n].to(w.device) if n in mask else w for n, w in changed.items()}
 
 
 def _steps(network: nn.Module, mask: Mask, how: Prune, known: Known, coupled: Sequence[Group]) -> list[float]:
@@ -89,7 +103,9 @@ def _left(network: nn.Module, mask: Mask, how: Prune, known: Known, coupled: Seq
     if how.structure == "coupled":
         alive = [thinet.kept_units(g, mask) for g in _free(coupled, weights)]
     else:
-        alive = [STRUCTURES[how.structure].split(mask[n]).any(1) for n in weights]
+        groups_ = collect(network, {"transposed"}, [])["transposed"] if how.structure != "weight" else {}
+        laid = (turned(mask[n], int(groups_[n])) if n in groups_ else mask[n] for n in weights)
+        alive = [STRUCTURES[how.structure].split(m).any(1) for m in laid]
     shares = [float(a.float().mean()) for a in alive if a.numel()]
     each = how.scope == "layer" and shares
     return min(shares) if each else sum(int(a.sum()) for a in alive) / max(sum(a.numel() for a in alive), 1)

@@ -305,11 +305,11 @@ class Prune(Spec):
     table: tuple[str, ...] = ()
     """of scope table: layers and their densities, such as conv*=0.5"""
     layers: tuple[str, ...] = ()
-    """prune only these now (the scope counts the others all the same); all when empty"""
+    """prune only these now, and what is coupled with them (the scope counts the others too); all when empty"""
     keep_first: bool = False
-    """leave the first layer whole, as if excluded"""
+    """leave whole, as if excluded, the layer that the network's class makes first"""
     keep_last: bool = False
-    """leave the last layer whole, as if excluded"""
+    """leave whole, as if excluded, the layer that the network's class makes last"""
     allow_empty: bool = False
     """a layer may lose everything"""
     schedule: Literal["oneshot", "geometric", "cubic", "linear"] = "oneshot"

@@ -217,9 +217,13 @@ class Loop:
             raise self.blown(losses[first].item(), step)
 
     def probe(self) -> None:
-        """Refuse weights with which the next images give no numbers: past losses cannot know of the last step."""
+        """Refuse weights with which the next images give no numbers: past losses cannot know of the last step.
+
+        A checkpoint is written when time has passed: a network that draws in evaluation mode too must not feel it.
+        """
         x, _ = self.stream(self.step)
-        with frozen(self.network), arithmetic(self.spec.precision, x.device.type):
+        own = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
+        with own, frozen(self.network), arithmetic(self.spec.precision, x.device.type):
             if not bool(torch.isfinite(self.network(x)).all()):
                 raise self.blown("nan or infinite", self.step + 1)
 
