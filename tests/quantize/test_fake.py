@@ -290,17 +290,18 @@ def test_grouped_strided_and_linear_sums_are_integers():
     assert torch.equal(whole, net(x))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("vnni", [True, False])
-def test_sums_that_floats_would_round_are_added_in_doubles(vnni, monkeypatch):
+def test_sums_that_floats_would_round_are_rounded_once(vnni, groups, monkeypatch):
     """Sums of about 2^26, odd and even: float32 holds only every fourth."""
     if vnni and not torch.cpu._is_vnni_supported():
         pytest.skip("this processor does not multiply bytes")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(300, 5, 3, bias=False), nn.Flatten(), nn.Linear(20, 3))
+    net = nn.Sequential(nn.Conv2d(300 * groups, 6, 3, bias=False, groups=groups), nn.Flatten(), nn.Linear(24, 3))
     with torch.no_grad():
         net[0].weight.uniform_(0.5, 1.0)
-    x = torch.rand(4, 300, 4, 4) + 1
+    x = torch.rand(4, 300 * groups, 4, 4) + 1
     quantised_(net, plan(net, 8, 8), [x])
     net = folded(net.eval(), {})
     seen, sums = [], net[0].sums
@@ -312,7 +313,7 @@ def test_sums_that_floats_would_round_are_added_in_doubles(vnni, monkeypatch):
         with in_integers(net):
             assert torch.equal(net(x), floats)
     ((whole, weight), found), *_ = seen
-    exact = F.conv2d(whole.double(), weight.double())
+    exact = F.conv2d(whole.double(), weight.double(), groups=groups)
     assert float(exact.max()) > 2**24
     assert torch.equal(found, exact.float())
     assert (exact.float().double() != exact).any(), "the sums are rounded once"

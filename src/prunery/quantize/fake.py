@@ -159,6 +159,8 @@ class _Quantised(nn.Module):
     multiplier: Tensor | None
     behind: nn.Module | None
     """what the layer does after its sums, where it is several in one"""
+    products: Any
+    """the layer's own way to multiply and add, of inputs and weights"""
 
     def wear(self, bits: Bits) -> None:
         """Quantisers for so many bits; steps are 1 until they are found or loaded."""
@@ -192,12 +194,21 @@ class _Quantised(nn.Module):
         reach = max(map(abs, self.bits.inputs))
         return int(weight.detach().double().abs().flatten(1).sum(1).max()) * reach if len(weight) else 0
 
-    def held(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and weights, in doubles where float32 might round a sum of whole numbers."""
+    def exactly(self, x: Tensor, weight: Tensor, groups: int, axis: int) -> Tensor:
+        """The products of whole numbers, added up and rounded once, if at all.
+
+        Sums that float32 might round are taken over as many parts of the inputs as make each exact, or in doubles where
+        inputs go to groups; x has its channels on the axis."""
         most = max(map(abs, self.bits.inputs)) * max(map(abs, self.bits.weights)) * weight[:1].numel()
-        if not self.whole or most < EXACT or self.largest(weight) < EXACT:
-            return x, weight
-        return x.double(), weight.double()
+        if not self.whole or most < EXACT or (largest := self.largest(weight)) < EXACT:
+            return self.products(x, weight)
+        parts = range(largest // EXACT + 1, weight.shape[1] + 1) if groups == 1 else range(0)
+        for size in sorted({-(-weight.shape[1] // n) for n in parts}, reverse=True):
+            pieces = weight.split(size, 1)
+            if max(map(self.largest, pieces)) < EXACT:
+                each = zip(x.split(size, axis), pieces, strict=True)
+                return sum(self.products(a.contiguous(), w).double() for a, w in each).to(x.dtype)  # type: ignore[union-attr]
+        return self.products(x.double(), weight.double()).to(x.dtype)
 
     def trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs as whole numbers, and weights with the scale in them: as good while training, and much faster."""
@@ -223,8 +234,12 @@ class QuantConv2d(_Quantised, nn.Conv2d):
         return y if self.behind is None else self.behind(y)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up; rounded once, if at all."""
-        return self._conv_forward(*self.held(x, weight), None).to(x.dtype)
+        """The products of whole numbers, added up."""
+        return self.exactly(x, weight, self.groups, 1)
+
+    def products(self, x: Tensor, weight: Tensor) -> Tensor:
+        """As torch adds them up."""
+        return self._conv_forward(x, weight, None)
 
 
 class QuantLinear(_Quantised, nn.Linear):
@@ -237,8 +252,12 @@ class QuantLinear(_Quantised, nn.Linear):
         return self.scaled(self.sums(whole, weight).movedim(-1, 1), scale).movedim(1, -1)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up; rounded once, if at all."""
-        return F.linear(*self.held(x, weight)).to(x.dtype)
+        """The products of whole numbers, added up."""
+        return self.exactly(x, weight, 1, -1)
+
+    def products(self, x: Tensor, weight: Tensor) -> Tensor:
+        """As torch adds them up."""
+        return F.linear(x, weight)
 
 
 def wear_(network: nn.Module, plan: dict[str, Bits]) -> None:

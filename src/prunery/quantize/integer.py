@@ -1,7 +1,7 @@
 """The network in whole numbers: normalisation folded into a multiplier and a bias for each output, sums of integers.
 
 Behind a fold a quantised layer is `y = (qx * qw) m + b` with qx and qw whole, and m and b of sixteen bits. Sums below
-2^24 are exact in float32 in whatever order they are added, and larger ones are added in doubles and rounded once, so
+2^24 are exact in float32 in whatever order they are added, and larger ones are taken in parts and rounded once, so
 evaluation gives the same bits as integer arithmetic; `with in_integers(network)` computes the sums in integers to show
 it.
 """
