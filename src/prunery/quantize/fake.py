@@ -207,7 +207,7 @@ class _Quantised(nn.Module):
             pieces = weight.split(size, 1)
             if max(map(self.largest, pieces)) < EXACT:
                 each = zip(x.split(size, axis), pieces, strict=True)
-                return sum(self.products(a.contiguous(), w).double() for a, w in each).to(x.dtype)  # type: ignore[union-attr]
+                return sum(self.products(a.contiguous(), w).double() for a, w in each).to(x.dtype)
         return self.products(x.double(), weight.double()).to(x.dtype)
 
     def trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
