@@ -521,8 +521,8 @@ def report(
     there = Runs(runs)
     steps = [there.find(n) for n in names] or there.steps()
     if not steps and (figures or not (results or lottery)):
-        seen = f"{runs} holds no finished step"
-        raise Refused(f"{seen}; start one with prunery demo or prunery run RECIPE, or name a --lottery for a page of it")
+        seen = f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE"
+        raise Refused(f"{seen}, or name a --lottery for a page of that")
     every = room.with_parents(steps)
     timed = room.readings(dict.fromkeys(s.folder.parent for s in every), [s.name for s in every])
     drawn = room.gallery(_looker(data_dir)(every)) if pictures else {}
