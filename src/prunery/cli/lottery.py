@@ -38,11 +38,11 @@ def asked(wanted: Lottery, figure: str, seeds: int | None, levels: int | None, s
     """The lottery with what the command line says about its size; a figure that would stay empty is refused."""
     arms = FIGURES[choose(figure, FIGURES, "--figure")] or wanted.arms
     given = {"seeds": seeds, "levels": levels, "steps": steps}
-    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    changes: dict[str, Any] = {"arms": arms, **{k: v for k, v in given.items() if v is not None}}
     if "transferred" not in arms:  # no figure shows them, so nothing comes from another lottery
         changes |= {f.name: f.default for f in fields(Lottery) if f.name in SOURCE}
     try:
-        found = replace(wanted, arms=arms, **changes)
+        found = replace(wanted, **changes)
     except Refused as error:
         raise Refused(SIZES.sub(r"--\1", str(error), count=1)) from None
     return drawable(found, figure)
