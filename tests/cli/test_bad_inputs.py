@@ -52,6 +52,11 @@ COMMANDS = [
     (LOTTERY + " --set 'arms=[\"reinit\"]'", "lottery.arms", "ticket among them"),
     (LOTTERY + " --set 'arms=[\"ticket\",\"lucky\"]'", '"lucky"', "choose one of ticket"),
     (LOTTERY + " --set rewind=150", "lottery.rewind = 150", "a multiple of"),
+    (LOTTERY + " --set rewind=500", "lottery.rewind = 500", "below steps = 200"),
+    (LOTTERY + " --figure 1 --levels 0", "levels = 0", "--levels 1 or more"),
+    (LOTTERY + " --figure 3 --levels 2", "--figure 3 shows curves of 2 levels or more", "curve_levels=[0, 3, 7]"),
+    ("lottery conv2 --figure 3 --set 'curve_levels=[0,3,7]' --runs {runs}", "curve_steps = 1 ", "curve_steps=20000"),
+    ("lottery resnet20 --set every=300 --runs {runs}", "lottery.marks = [10000, 20000, 30000]", "lottery.every = 300"),
     (LOTTERY + " --set rate_fc=1", "lottery.rate_fc = 1", "below 1"),
     # many runs
     ("runs --runs {shelf}/none", "none is no folder", "expected the folder of runs"),
@@ -135,6 +140,7 @@ COMMANDS = [
     ("compare {shelf}/good.toml", "retrain", "label"),
     ("compare {shelf}/compare.toml --methods hann", "hann", "did you mean han?"),
     ("compare {shelf}/compare.toml --densities 1", "density 1", "below 1"),
+    ("compare {shelf}/compare.toml --seeds 2 --set seed=3", '"seed=3" together with --seeds = 2', "leave the setting"),
     ("compare {shelf}/compare.toml --seeds 0", "--seeds = 0", "1 or more"),
     ("prune {trained}/{pack}/packed.safetensors --exclude kind:deep", "a kind of layer", "depthwise"),
     ("prune {trained}/{pack}/packed.safetensors --exclude kind:squeeze", "kind:squeeze", "meets no layer here"),
@@ -319,6 +325,8 @@ COMMANDS = [
     ("run {shelf}/empty.toml", "empty.toml", "no steps"),
     # reports and results
     ("report --runs {tmp}", "{tmp}", "prunery run"),
+    ("report --runs {tmp} --lottery {shelf}", "levels.csv", "prunery lottery wrote"),
+    ("report --runs {tmp} --lottery {shelf} --figures {tmp}/figures", "no finished step", "prunery run"),
     ("report nobody --runs {trained}", '"nobody"', "{trained}"),
     ("report t --runs {trained} --out {tmp}/none/page.html", "{tmp}/none/page.html"),
     ("report t --runs {trained} --out {shelf}/file/page.html", "{shelf}/file is a file"),

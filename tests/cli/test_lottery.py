@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from prunery.cli.lottery import FIGURES, asked, duration, told
-from prunery.spec import Draw, Lottery
+from prunery.spec import SOURCE, Draw, Lottery, Refused, read_lottery
 from prunery.tickets import Pace
 
-DATA = str(Path(__file__).parents[2] / "data")
+ROOT = Path(__file__).parents[2]
+DATA = str(ROOT / "data")
 RECIPE = """
 name = "small"
 about = "two rounds"
@@ -34,11 +37,17 @@ def test_a_recipe_from_start_to_end(prunery, tmp_path):
     names = {Path(f).name for f in found["files"]}
     assert names >= {"figure1.svg", "figure4.png", "claims.md", "networks.csv", "levels.csv"}
     assert len((tmp_path / "out/networks.csv").read_text().splitlines()) == 1 + 2 * (1 + 2 * 4)
+    page = ["report", "--out", str(tmp_path / "page.html"), "--runs"]
+    done = prunery(*page, str(tmp_path / "runs"), "--lottery", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert '"arm":"oneshot"' in (tmp_path / "page.html").read_text()
+    assert "the networks of a lottery" in prunery(*page, str(tmp_path / "runs/lottery")).err
     again = prunery("lottery", *words)
     assert again.code == 0, again.err
     assert "NOT RUN: L0, L1" in again.out
     assert "not the paper's: steps = 60" in again.out
     assert "18 networks took" in again.out
+    assert "not drawn, as what it shows was not trained or not followed: figure 3" in again.out
 
 
 def test_a_figure_asks_for_its_arms_only():
@@ -46,6 +55,21 @@ def test_a_figure_asks_for_its_arms_only():
         assert asked(Lottery(), figure, None, None, None).arms == (arms or Lottery().arms)
     small = asked(Lottery(), "1", 2, 3, 400)
     assert (small.seeds, small.levels, small.steps) == (2, 3, 400)
+
+
+@pytest.mark.parametrize("figure", ["1", "4", "stability"])
+def test_a_figure_takes_no_tickets_from_elsewhere(figure):
+    recipe = read_lottery(str(ROOT / "recipes/lottery_arms_mnist.toml"))
+    found = asked(recipe, figure, None, None, None)
+    assert {getattr(found, name) for name in SOURCE} == {"", None}
+    assert asked(recipe, "all", None, None, None) == recipe
+
+
+def test_only_options_are_called_options():
+    with pytest.raises(Refused, match=r"^lottery\.rewind = 500 is not allowed"):
+        asked(Lottery(rewind=500), "all", None, None, 400)
+    with pytest.raises(Refused, match=r"^--seeds = 0 is not allowed"):
+        asked(Lottery(), "all", 0, None, None)
 
 
 def test_how_far_it_is_in_words():

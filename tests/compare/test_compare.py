@@ -1,11 +1,14 @@
 """A comparison of all methods on a tiny task: every row is exact, nothing is made twice, what cannot be is refused."""
 
+import statistics
+
 import pytest
 
 from prunery import chain
 from prunery.chain import Place
 from prunery.compare import Wanted, compare, tree
 from prunery.pruning.methods import FROM_DENSE, METHODS, STRUCTURED, _part
+from prunery.report.comparison import T975, half_width
 from prunery.runs import Runs
 from prunery.spec import Refused, Train, recipe
 from prunery.train import Ways
@@ -124,3 +127,19 @@ def test_what_cannot_be_compared_is_refused_in_one_line(methods, densities, step
     with pytest.raises(Refused, match=text) as refusal:
         list(compare(asked(*steps), Wanted(methods, densities), place, 0))
     assert "\n" not in str(refusal.value)
+
+
+STUDENT = {2: 12.7062, 4: 3.1824, 16: 2.1314, 17: 2.1199, 20: 2.0930, 31: 2.0423, 32: 2.0395, 41: 2.0211, 121: 1.9799}
+
+
+@pytest.mark.parametrize(("seeds", "t"), STUDENT.items())
+def test_intervals_are_students_however_many_seeds_there_are(seeds, t):
+    values = [float(v) for v in range(seeds)]
+    assert half_width(values) == pytest.approx(t * statistics.stdev(values) / seeds**0.5, rel=3e-4)
+    assert half_width([1.0]) is None
+
+
+def test_students_table_falls_into_the_expansion_behind_it():
+    widths = [half_width([0.0, 1.0] * (n // 2)) * (n - 1) ** 0.5 for n in range(28, 40, 2)]
+    assert widths == sorted(widths, reverse=True)
+    assert len(T975) == 30

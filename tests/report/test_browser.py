@@ -398,6 +398,16 @@ def test_lottery_draws_arms_bands_and_the_papers_points(full):
     assert one(full, "#lottery-claims tbody").text.count("PASS") > 5
 
 
+def test_a_lottery_makes_a_page_by_itself(browser, tmp_path):
+    more = More(*measured(None, [RESULTS / "lottery_conv2_cifar10"]))
+    browser.get(write_report([], tmp_path / "page.html", more=more).as_uri())
+    assert len(every(browser, "#tickets .line")) == 2
+    shown = [part.get_attribute("id") for part in every(browser, "main > section[id]") if part.is_displayed()]
+    assert shown == ["lottery"]
+    assert [link.text for link in every(browser, "nav a") if link.is_displayed()] == ["Lottery"]
+    assert browser.get_log("browser") == []
+
+
 def test_claims_say_pass_and_miss(full):
     claims = measured(RESULTS, [])[0]
     assert len(every(full, "#promises tbody tr")) == len(claims)

@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from prunery.report.lottery import MISS, NOT_RUN, PASS, Interval, Results, differs, scored, write_lottery
+from prunery.report import more
+from prunery.report.lottery import MISS, NOT_RUN, PASS, Interval, Results, differs, scored, write_lottery, written
 from prunery.report.lottery.results import accuracy_at
 from prunery.report.lottery.statements import CLAIMS, CONV, LENET, MORE
-from prunery.spec import LOTTERIES, Data, Lottery, Model
+from prunery.spec import LOTTERIES, Data, Lottery, Model, read_lottery
+
+ROOT = Path(__file__).parents[2]
 
 PERCENTS = [
     100, 80.04, 64.06, 51.28, 41.05, 32.87, 26.32, 21.07, 16.88, 13.52, 10.83, 8.68, 6.95, 5.57, 4.47, 3.58, 2.87, 2.31,
@@ -161,6 +165,11 @@ def test_each_claim_misses_when_the_curves_say_so(name, text, change):
     assert len(hit) >= 1
     assert before[hit[0]] == PASS
     assert after[hit[0]] == MISS
+
+
+def test_every_arm_is_every_arm_of_the_papers():
+    found = verdicts(made(on(unfit, list(OTHERS)), arms=[*ARMS, *OTHERS]))
+    assert found["L8", "the same, every arm at 5 % and more"] == PASS
 
 
 def test_every_claim_that_is_scored_has_a_miss():
@@ -455,3 +464,69 @@ def test_what_is_not_the_papers_is_said():
     lottery = replace(Lottery(), steps=600, lr=0.1, model=Model(name="x", init="glorot_normal"))
     assert differs(lottery) == {"steps": 600, "lr": 0.1, "model": "x"}
     assert differs(Lottery()) == {}
+    images = replace(Lottery().data, validation=200, cutout=8)
+    other = replace(Lottery(), model=replace(Lottery().model, init="kaiming_normal"), data=images)
+    assert differs(other) == {"model.init": "kaiming_normal", "data.validation": 200, "data.cutout": 8}
+    filled = replace(Lottery().model, input=(1, 28, 28), classes=10)
+    own = replace(Lottery().data, validation=5000, sha256="ab")  # as many as the paper, and what the images say
+    assert differs(replace(Lottery(), model=filled, data=own)) == {}
+
+
+# --- short lotteries, few networks ------------------------------------------------------------------------------------
+
+
+def test_smoothed_stops_of_short_lotteries_are_not_scored():
+    """The middle of eleven of twenty looks can lie nowhere but in the middle of the training."""
+    papers, short = convolutional("conv2"), replace(LOTTERIES["conv2"], steps=4000, every=200)
+    found = {(v.name, v.stop): v for v in scored(Results(short, papers.records)) if v.name in ("C1", "C4", "C9", "C2")}
+    assert {k: v.verdict for k, v in found.items() if k[0] != "C9"} == {
+        ("C1", "raw"): PASS, ("C1", "smoothed"): NOT_RUN, ("C2", "raw"): NOT_RUN, ("C2", "smoothed"): NOT_RUN,
+        ("C4", "raw"): PASS, ("C4", "smoothed"): NOT_RUN,
+    }  # fmt: skip
+    assert found["C1", "smoothed"].note == "the smoothing window, 11 of 20 looks, is too wide"
+    assert found["C2", "smoothed"].note == ""  # of a network that was not trained
+    assert {v.stop for v in scored(papers) if v.verdict == PASS} >= {"raw", "smoothed"}
+
+
+def test_the_papers_own_lotteries_smooth_and_the_short_recipes_do_not():
+    assert all(lottery.smooths for lottery in LOTTERIES.values())
+    short = [read_lottery(str(ROOT / f"recipes/lottery_{n}_short.toml")) for n in ("conv2", "conv4")]
+    assert [(lottery.smooths, lottery.looks) for lottery in short] == [(False, 20), (False, 20)]
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    for seeds in (1, 2):
+        write_lottery(made(seeds=seeds, levels=1), "1", tmp_path / str(seeds))
+        rows = more.lottery(tmp_path / str(seeds))["levels"]
+        assert {(row["stop_raw"][3] is None, row["stop_raw"][4] is None) for row in rows} == {(seeds == 1, seeds == 1)}
+        assert all(isinstance(v, float) for row in rows for v in row["stop_raw"][:3])
+
+
+@pytest.mark.parametrize(("folder", "network"), [("conv2_cifar10", "conv2"), ("conv4_cifar10", "conv4")])
+def test_a_kept_lottery_of_conv_nets_shows_the_papers_points(folder, network):
+    found = more.lottery(ROOT / "results" / f"lottery_{folder}")
+    assert found["network"] == network
+    assert len(found["paper"]["stop_raw"]["ticket"]) == len(found["paper"]["accuracy_at_end"]["ticket"]) == 8
+    assert {tuple(row["stop_raw"][3:]) for row in found["levels"]} == {(None, None)}  # one network each
+
+
+# --- figures that cannot be drawn -------------------------------------------------------------------------------------
+
+
+def test_curves_that_nobody_looked_at_are_left_out(tmp_path):
+    lotteries = {"lenet": made(levels=7, seeds=1, lottery=replace(Lottery(), curve_steps=1))}
+    conv = convolutional("conv2", seeds=1)
+    lotteries["conv"] = Results(replace(conv.lottery, curve_levels=(0, 1, 3)), conv.records)
+    for name, results in lotteries.items():
+        _, paths = write_lottery(results, "3", tmp_path / name)
+        assert [p.name for p in paths] == ["claims.json", "claims.md", "networks.csv", "levels.csv"]
+
+
+def test_claims_and_rows_are_written_before_any_figure(tmp_path, monkeypatch):
+    def fail(*about):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(written, "write_figures", fail)
+    with pytest.raises(ZeroDivisionError):
+        write_lottery(made(seeds=1, levels=1), "all", tmp_path)
+    assert {f.name for f in tmp_path.iterdir()} == {"claims.json", "claims.md", "networks.csv", "levels.csv"}

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from prunery.report import write_report
+from prunery.report import More, measured, write_report
 from prunery.report.palette import DARK, LIGHT, SURFACES
 from prunery.report.records import gather
 from prunery.runs import Runs, Step
-from prunery.spec import Data, Init, Model, Node, Refused, Train, recipe
+from prunery.spec import Data, Init, Lottery, Model, Node, Refused, Train, recipe
 
 HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>\u2028{{data}}&amp;"
 
@@ -134,6 +135,24 @@ def test_the_last_rounds_sensitivity_is_shown(tmp_path, fake):
 def test_no_steps_is_refused(tmp_path):
     with pytest.raises(Refused, match="no steps to report"):
         write_report([], tmp_path / "page.html")
+
+
+def test_a_lottery_makes_a_page_by_itself(tmp_path):
+    results = Path(__file__).parents[2] / "results"
+    for more in (More(*measured(None, [results / "lottery_conv2_cifar10"])), More(*measured(results, []))):
+        text = write_report([], tmp_path / "page.html", more=more).read_text(encoding="utf-8")
+        data = Blocks(text).data
+        assert (data["data"]["steps"], data["data"]["current"]) == ([], None)
+        assert [found["name"] for found in data["lotteries-data"]] == [found["name"] for found in more.lotteries]
+        assert len(data["claims-data"]) == len(more.claims)
+        assert "no steps of chains are shown" in text
+        assert "±" not in text.partition("<noscript>")[0].partition("<body>")[2]
+
+
+def test_the_networks_of_a_lottery_are_no_steps(tmp_path, fake):
+    step = fake.make(Runs(tmp_path / "lottery"), Node(Lottery()), fake.numbers(0.9))
+    with pytest.raises(Refused, match=r"lottery holds the networks of a lottery, .* expected the folder of runs above"):
+        write_report([step], tmp_path / "page.html")
 
 
 def test_a_place_that_cannot_be_written_is_refused(steps, tmp_path):

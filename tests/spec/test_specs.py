@@ -287,6 +287,7 @@ def test_every_field_is_part_of_the_name(cls, name):
 COMPANY = {"table": {"scope": "table", "table": ["x=0.5"]}, "rounds": {"schedule": "geometric"}, "rewind": {"every": 5}}
 COMPANY |= {f"quantize.{n}": {"activations": 8, n: 5} for n in ("first", "last", "depthwise")}
 COMPANY |= {"quantize.bits": {"activations": 8}, "quantize.ternary": {"activations": 8, "bits": 2}}
+COMPANY |= {"lottery.marks": {"marks": [100, 300]}}  # only what is looked at can be marked
 COMPANY |= {"quantize.clusters": {"learned": True}}
 COMPANY |= {f"train.{n}": {"freeze_blocks": 1, n: v} for n, v in (("unfreeze", ["2=x"]), ("unfreeze_every", 0.5))}
 COMPANY |= {"quantize.layers": {"activations": 8, "layers": ["x=4/4"]}}

@@ -57,6 +57,7 @@ REFUSED = [
     ("seeds = 0", "seeds = 0"),
     ("seeds = [1, 1]", "has one twice"),
     ("seeds = true", "seeds = true"),
+    ('seeds = 2\nsettings = ["train.lr=1", "seed=3"]', "every seed would give the same run"),
     ("retries = -1\nseeds = 1", "retries = -1"),
     ("speed = 1", '"speed" is unknown'),
     ('settings = "train.lr=1"\nseeds = 1', "settings = "),

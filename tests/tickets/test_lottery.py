@@ -253,7 +253,7 @@ def test_stopping_again_and_again_changes_nothing(tmp_path, played):
 
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path):
     sizes = ["--set", "data.name=digits", "--set", "every=50", "--steps", "3000", "--levels", "1", "--seeds", "1"]
-    words = [*sizes, "--figure", "3", "--threads", "2", "--checkpoint-seconds", "0.02", "--quiet"]
+    words = [*sizes, "--figure", "5", "--threads", "2", "--checkpoint-seconds", "0.02", "--quiet"]
     words += ["--data-dir", str(ROOT / "data"), "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "prunery", "lottery", "lenet_300_100", *words, "--runs"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -322,6 +322,12 @@ REFUSED = {
     "a rate of no layer": (replace(SMALL, rate_layers=("fc9=0.1",)), 'the layer = "fc9"'),
     "no rate": (lambda: Lottery(rate_layers=("fc1",)), "expected LAYER=RATE"),
     "a rate too high": (lambda: Lottery(rate_layers=("fc1=1",)), "below 1"),
+    "a mark between looks": (lambda: Lottery(marks=(150,)), "multiples of lottery.every = 100: no network .* at 150"),
+    "a mark before tickets begin": (lambda: Lottery(rewind=200, marks=(200, 300)), "above rewind = 200: .* at 200"),
+    "weights without bounds": (
+        lambda: replace(SMALL, optimizer="sgd", lr=1e30, arms=("ticket",), drops=(), **FEW),
+        r"ticket of seed 0 at level 0 diverged, [\d,]+ of its weights are no numbers .* rate 1e\+30",
+    ),
     "other images": (lambda: replace(SMALL, source_data="mnist"), "masks are transferred as they are"),
     "no validation": (lambda: Lottery(data=Data(validation=0)), "leaves nothing to stop early by"),
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..runs import Step, folder_to_write, to_write
-from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, plain, read_recipe, recipe
+from ..spec import Data, Model, Prune, Recipe, Refused, Train, hints, no_seed, plain, read_recipe, recipe
 from . import studies
 from .settings import (
     Board,
@@ -229,6 +229,8 @@ def compare(
     wanted = room.Wanted(
         tuple(m.strip() for m in methods.split(",") if m.strip()), shares(densities, "--densities"), parts
     )
+    if seeds > 1:
+        no_seed(set, f"--seeds = {seeds}")
     recipes = [read_recipe(file, [f"seed={seed}", *set]) for seed in range(seeds)]
     with place(Where(runs, data_dir, device, threads, checkpoint_seconds, quiet)) as there:
         rows = pruning.comparison(recipes, wanted, there, out)
@@ -518,8 +520,9 @@ def report(
         folder_to_write(figures)
     there = Runs(runs)
     steps = [there.find(n) for n in names] or there.steps()
-    if not steps:
-        raise Refused(f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE")
+    if not steps and (figures or not (results or lottery)):
+        seen = f"{runs} holds no finished step; start one with prunery demo or prunery run RECIPE"
+        raise Refused(f"{seen}, or name a --lottery for a page of that")
     every = room.with_parents(steps)
     timed = room.readings(dict.fromkeys(s.folder.parent for s in every), [s.name for s in every])
     drawn = room.gallery(_looker(data_dir)(every)) if pictures else {}

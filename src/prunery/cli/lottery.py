@@ -1,9 +1,10 @@
 """`prunery lottery`: what it says while networks train, and what it shows of them at the end."""
 
+import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from ..report import lottery as report
 from ..runs import Step
-from ..spec import Lottery, Refused, choose
+from ..spec import SOURCE, Lottery, Refused, choose, quote
 from ..tickets import Pace
 
 FIGURES = {
@@ -25,18 +26,38 @@ FIGURES = {
     "all": (),
 }
 """The arms that a figure shows; all: those that the lottery asks for."""
+SIZES = re.compile(r"lottery\.(seeds|levels|steps)\b")
+"""settings that have an option of their own"""
+CURVES = 2
+"""that figure 3 compares at least"""
 ON_SCREEN, IN_A_FILE = 0.2, 60.0
 """seconds between two words on how far it is"""
 
 
 def asked(wanted: Lottery, figure: str, seeds: int | None, levels: int | None, steps: int | None) -> Lottery:
-    """The lottery with what the command line says about its size."""
+    """The lottery with what the command line says about its size; a figure that would stay empty is refused."""
     arms = FIGURES[choose(figure, FIGURES, "--figure")] or wanted.arms
     given = {"seeds": seeds, "levels": levels, "steps": steps}
+    changes: dict[str, Any] = {"arms": arms, **{k: v for k, v in given.items() if v is not None}}
+    if "transferred" not in arms:  # no figure shows them, so nothing comes from another lottery
+        changes |= {f.name: f.default for f in fields(Lottery) if f.name in SOURCE}
     try:
-        return replace(wanted, arms=arms, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        found = replace(wanted, **changes)
     except Refused as error:
-        raise Refused(str(error).replace("lottery.", "--", 1)) from None
+        raise Refused(SIZES.sub(r"--\1", str(error), count=1)) from None
+    return drawable(found, figure)
+
+
+def drawable(wanted: Lottery, figure: str) -> Lottery:
+    """Itself, if the figure that is asked for has something to show; asked before days of training."""
+    if figure not in ("all", "stability") and not wanted.levels:
+        raise Refused(f"--figure {figure} shows pruned networks, and levels = 0 has none; expected --levels 1 or more")
+    followed = [v for v in wanted.curve_levels if v <= wanted.levels]
+    if figure == "3" and (len(followed) < CURVES or wanted.curve_steps < wanted.every):
+        seen = f"curve_levels = {quote(list(wanted.curve_levels))}, curve_steps = {wanted.curve_steps}"
+        seen = f"--figure 3 shows curves of {CURVES} levels or more: {seen} and levels = {wanted.levels} have fewer"
+        raise Refused(f"{seen}; expected such as --levels 7 --set 'curve_levels=[0, 3, 7]' --set curve_steps=20000")
+    return wanted
 
 
 class Progressing:
@@ -105,6 +126,9 @@ def finished(wanted: Lottery, steps: list[Step], figure: str, out: Path) -> tupl
     differs = report.differs(wanted)
     found = {"claims": [asdict(v) for v in verdicts], "differs": differs, "files": [str(p) for p in paths]}
     words = [f"not the paper's: {k} = {v}" for k, v in differs.items()]
+    drawn, asked_for = {p.stem for p in paths}, report.papers_figures(results) if figure == "all" else (figure,)
+    if left := [name for name in asked_for if not {name, f"figure{name}"} & drawn]:
+        words.append(f"not drawn, as what it shows was not trained or not followed: figure {', '.join(left)}")
     return found, [claims_table(verdicts), *words, costs(results.records), f"figures, claims and rows: {out}"]
 
 
@@ -117,6 +141,8 @@ def claims_table(verdicts: list[report.Verdict]) -> Table:
         if verdict.verdict != report.NOT_RUN:
             name, _, *rest = report.claim_cells(verdict)
             table.add_row(name, *rest)
-    left = dict.fromkeys(v.name for v in verdicts if v.verdict == report.NOT_RUN)
-    table.add_row("", f"NOT RUN: {', '.join(left)}")
+    for note in dict.fromkeys(v.note for v in verdicts if v.verdict == report.NOT_RUN):
+        left = dict.fromkeys(v.name for v in verdicts if v.verdict == report.NOT_RUN and v.note == note)
+        why = f" by the smoothed early stop, as {note}" if note else ""
+        table.add_row("", f"NOT RUN: {', '.join(left)}{why}")
     return table

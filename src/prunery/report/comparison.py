@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 DENSE = "dense"
-# Student's t at 97.5 % for 1, 2, 3, ... degrees of freedom; beyond, the normal's.
-T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+T975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Student's t at 97.5 % for 1, 2, 3, ... degrees of freedom"""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,15 @@ def half_width(values: list[float]) -> float | None:
     """Of the 95 % interval of the mean, by Student's t."""
     if len(values) < 2:
         return None
-    t = T975[len(values) - 2] if len(values) - 2 < len(T975) else 1.96
-    return t * statistics.stdev(values) / len(values) ** 0.5
+    return student(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def student(freedom: int) -> float:
+    """Student's t at 97.5 %: from the table, and beyond it by the Cornish-Fisher expansion about the normal's."""
+    if freedom <= len(T975):
+        return T975[freedom - 1]
+    z = statistics.NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def as_markdown(found: list[Cell]) -> str:

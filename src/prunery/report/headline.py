@@ -28,6 +28,8 @@ class Headline:
 
 def headline(album: Album) -> Headline:
     """One sentence for each network and data set, the one with most steps first."""
+    if not album.records:
+        return Headline(["Lotteries and claims; no steps of chains are shown."], [], "")
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in album.records:
         if record.accuracy is not None:

@@ -28,7 +28,7 @@ PAPERS: dict[str, tuple[dict[str, dict[str, Points]], int]] = {
     "accuracy_at_end": ({network: {"ticket": points} for network, points in END_ACCURACY.items()}, 1),
 }
 """the paper's points of each network's arms, and how much one of their numbers is"""
-EDGES = ("mean", "min", "max", "low95", "high95")
+EDGES, INTERVAL = ("mean", "min", "max"), ("low95", "high95")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def _verdict(row: Facts) -> dict[str, Any]:
 
 def _network(verdicts: list[dict[str, Any]]) -> str:
     """The paper's network that was trained: claims are decided for that one only."""
-    decided = {v["name"] for v in verdicts if v["verdict"] != NOT_RUN}
-    found = {c.network for c in CLAIMS if c.name in decided}
+    decided = {(v["name"], v["text"]) for v in verdicts if v["verdict"] != NOT_RUN}  # names are shared by networks
+    found = {c.network for c in CLAIMS if (c.name, c.text) in decided}
     return found.pop() if len(found) == 1 else ""
 
 
@@ -101,9 +101,16 @@ def _levels(path: Path) -> list[dict[str, Any]]:
 
 
 def _level(row: dict[str, str], where: str) -> dict[str, Any]:
-    bands = {name: [_number(row, f"{name}_{edge}", where) for edge in EDGES] for name in METRICS}
     plain = {"percent": _number(row, "percent", where), "networks": _number(row, "networks", where)}
-    return {"arm": row.get("arm") or "", **plain, **bands}
+    bands = {name: [*(_number(row, f"{name}_{edge}", where) for edge in EDGES)] for name in METRICS}
+    intervals = {name: _interval(row, name, where) if plain["networks"] > 1 else [None, None] for name in METRICS}
+    return {"arm": row.get("arm") or "", **plain, **{name: [*bands[name], *intervals[name]] for name in METRICS}}
+
+
+def _interval(row: dict[str, str], name: str, where: str) -> list[float | None]:
+    """Both ends; nothing of one seed, whose columns are empty."""
+    keys = [f"{name}_{edge}" for edge in INTERVAL]
+    return [None if row.get(key) == "" else _number(row, key, where) for key in keys]
 
 
 def _number(row: dict[str, str], key: str, where: str) -> float:

@@ -35,8 +35,12 @@ def write_report(
     labels: Mapping[str, str] | None = None,
     more: More = NOTHING,
 ) -> Path:
-    """The steps and their ancestors as one self-contained HTML file; `labels` are what a recipe calls them."""
-    text = page(gather(steps, labels), title, more)
+    """The steps and their ancestors as one self-contained HTML file; `labels` are what a recipe calls them.
+
+    Lotteries and claims make a page by themselves, too.
+    """
+    alone = not steps and (more.lotteries or more.claims)
+    text = page(Album([], [], {}) if alone else gather(steps, labels), title, more)
     write_file(to_write(out, "report.html"), text.encode("utf-8", "replace"))
     return out
 
@@ -55,7 +59,7 @@ def page(album: Album, title: str, more: More = NOTHING, live: str = "") -> str:
         "common": album.common,
         "conditions": album.conditions,
         "entries": [vars(entry) for entry in ENTRIES] if any(r.score for r in album.records) else [],
-        "current": [r.name for r in album.records].index(head.current),
+        "current": [r.name for r in album.records].index(head.current) if album.records else None,
         "live": live,
     }
     blocks = {"claims": more.claims, "lotteries": more.lotteries, "times": more.times, "pictures": more.pictures}
@@ -115,6 +119,10 @@ def _readings(head: Headline) -> str:
 
 def _basis(album: Album) -> str:
     """What all numbers rest on, where it is the same for all; otherwise how many conditions there are."""
+    return f"{_grounds(album)} ± is one standard error over the test images." if album.records else ""
+
+
+def _grounds(album: Album) -> str:
     chains = len({i for i, _ in enumerate(album.records)} - {r.parent for r in album.records})
     words = f"{_count(len(album.records), 'step')} in {_count(chains, 'chain')}."
     if len(album.conditions) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import Step
-from ..spec import Factorise, Prune, Refused, Shrink, Spec, chosen, dumps
+from ..spec import Draw, Factorise, Lottery, Prune, Refused, Shrink, Spec, chosen, dumps
 from .facts import Facts
 from .lineage import Files, lineage, ordered, with_ancestors
 from .recipes import recipe_text
@@ -23,6 +23,8 @@ MOST_ROWS, LEAST_ROWS, ALL_ROWS = 600, 60, 60_000
 """of one history, and of all histories of a page together"""
 EDITION = "2.8e8"
 """of the score game's rules: the current one"""
+TICKETS = (Lottery.kind, Draw.kind)
+"""what a lottery keeps in a folder of its own"""
 SURGERY = (Shrink, Factorise)
 """steps after which there are fewer weights to be counted"""
 LAYER_WHOLES = ("parameters", "prunable", "kept", "multiply_adds", "kept_multiply_adds")
@@ -100,6 +102,9 @@ def gather(
     """
     if not steps:
         raise Refused("there are no steps to report; expected a finished one: make it with prunery run RECIPE")
+    if any(s.name.partition("-")[0] in TICKETS for s in steps):
+        seen = f"{steps[0].folder.parent} holds the networks of a lottery, which are no steps of a chain"
+        raise Refused(f"{seen}; expected the folder of runs above it, and --lottery with what prunery lottery wrote")
     files = ordered(with_ancestors(steps, allowed))
     letters, settings = _Letters(), {f.name: _settings(f.spec) for f in files}
     common = _common([f.spec for f in files], list(settings.values()))

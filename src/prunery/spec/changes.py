@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 from .errors import Refused, choose, quote
@@ -19,6 +20,14 @@ def apply(setting: str, top: Table, entries: list[Table]) -> None:
         raise Refused(f"--set {quote(setting)} is not allowed; expected KEY=VALUE such as train.lr=0.01")
     for found in _targets(where, key, top, entries):
         found[key] = value_of(text.strip())
+
+
+def no_seed(settings: Iterable[str], asked: str) -> None:
+    """Refuses a seed among settings where seeds are asked for: it would win, and all runs would be the same one."""
+    for setting in settings:
+        if setting.partition("=")[0].strip() == "seed":
+            seen = f"the setting {quote(setting)} together with {asked} is not allowed"
+            raise Refused(f"{seen}; expected one of them, as every seed would give the same run: leave the setting out")
 
 
 def table(values: Table, key: str) -> Table:

@@ -19,6 +19,10 @@ COUNTS = ("levels", "arms", "reinits", "randoms", "seeds", *SOURCE)
 """Fields that say how many networks there are; they change nothing in any one of them."""
 LENET, MNIST = Model(name="lenet_300_100", init="glorot_normal"), Data(name="mnist", scaling="unit")
 TWINS = 2
+SMOOTH = 11
+"""looks in a row over which a loss is smoothed: a thousand iterations from first to last at the paper's interval"""
+ROOM = 5
+"""so many of these windows have to fit into the looks: a smoothed stop is never in the first or the last half of one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,11 @@ class Lottery(Spec):
         if self.rewind % self.every or self.rewind >= self.steps:
             seen = f"lottery.rewind = {self.rewind} is not allowed"
             raise Refused(f"{seen}; expected a multiple of lottery.every = {self.every} below steps = {self.steps}")
+        unseen = [m for m in self.marks if m < self.steps and (m % self.every or m <= self.rewind)]
+        if unseen:
+            seen, above = f"lottery.marks = {quote(list(self.marks))} is not allowed", f" above rewind = {self.rewind}"
+            where = f"multiples of lottery.every = {self.every}{above if self.rewind else ''}"
+            raise Refused(f"{seen}; expected {where}: no network is looked at at {unseen[0]}")
         if "finetuned" in self.arms and not self.drops:
             seen = "lottery.arms has finetuned, but the learning rate never drops"
             raise Refused(f"{seen}: that would be continued; set lottery.drops, or leave it out")
@@ -122,6 +131,16 @@ class Lottery(Spec):
     def last_rate(self) -> float:
         """After all drops."""
         return self.lr * 0.1 ** len(self.drops)
+
+    @property
+    def looks(self) -> int:
+        """At the validation images of one network, from its first iteration to its last."""
+        return -(-self.steps // self.every)
+
+    @property
+    def smooths(self) -> bool:
+        """Whether smoothed early stops tell something: in a short training the window alone decides where they lie."""
+        return self.looks >= ROOM * SMOOTH
 
     def source(self) -> "Lottery":
         """The lottery that transferred tickets come from."""

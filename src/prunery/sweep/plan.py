@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..spec import Recipe, Refused, choose, quote, read_recipe, read_toml
+from ..spec import Recipe, Refused, choose, no_seed, quote, read_recipe, read_toml
 
 KEYS = ("name", "about", "recipe", "settings", "seeds", "retries", "sweep", "zip", "resources")
 Point = dict[str, Any]
@@ -83,6 +83,8 @@ def _sweep(path: Path, values: dict[str, Any], settings: list[str]) -> Sweep:
     for key in resources:
         choose(key, ("cpus", "gpus"), "a key of [resources]")
     seeds = _seeds(values.get("seeds", ()))
+    if seeds:
+        no_seed((*own, *settings), f"seeds = {quote(list(seeds))}")
     sweep = Sweep(
         path, name or path.stem, path.parent / recipe, tuple(_groups(values)), seeds,
         (*own, *settings), _whole(values.get("retries", 2), "retries", 0),

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-SMOOTH = 11
-"""looks: a thousand iterations from first to last at the paper's interval"""
+from ..spec import SMOOTH
+
 WINDOWS = {"raw": 1, "smoothed": SMOOTH}
 
 

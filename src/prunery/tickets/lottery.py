@@ -252,12 +252,22 @@ class Game:
     def _leave(self, draw: Draw, mask: Mask, final: Final, work: Work) -> None:
         """What others begin with, or are compared with."""
         if draw.arm in STRATEGIES:
+            self._alive(draw, final)
             parts: dict[str, Any] = {WHOLE: final.weights, REWOUND: final.rewound} if draw.level == 0 else {}
             if draw.arm != "ticket":
                 parts[LEFT] = final.weights
             keep(work.folder, pruned(final.weights, mask, self.lottery, draw.level + 1), parts)
         elif draw.arm == "twin" and draw.number == 0:
             keep(work.folder, mask, {LEFT: final.weights})
+
+    def _alive(self, draw: Draw, final: Final) -> None:
+        """Refuses a network whose weights cannot be ranked any more, by its name: no ticket comes from it."""
+        broken = sum(int((~final.weights[n].isfinite()).sum()) for n in self.shapes)
+        if broken:
+            who = f"{draw.arm} of seed {draw.seed} at level {draw.level}"
+            rate = self.lottery.last_rate if draw.arm == "finetuned" and draw.level else self.lottery.lr
+            seen = f"lottery: {who} diverged, {broken:,} of its weights are no numbers after training at rate {rate:g}"
+            raise Refused(f"{seen}; expected numbers, to prune the smallest: set a smaller lottery.lr, or warmup")
 
     def _beside(self, draw: Draw, mask: Mask, final: Final) -> dict[str, Any]:
         """What a network is compared with when both are there."""

@@ -2,11 +2,11 @@
 
 from .claims import MISS, NOT_RUN, PASS, Verdict, as_markdown, scored
 from .claims import cells as claim_cells
-from .figures import write_figures
+from .figures import papers_figures, write_figures
 from .results import Interval, Results
 from .written import differs, write_lottery
 
 __all__ = [
-    "MISS", "NOT_RUN", "PASS", "Interval", "Results", "Verdict", "as_markdown", "claim_cells", "differs", "scored",
-    "write_figures", "write_lottery",
+    "MISS", "NOT_RUN", "PASS", "Interval", "Results", "Verdict", "as_markdown", "claim_cells", "differs",
+    "papers_figures", "scored", "write_figures", "write_lottery",
 ]  # fmt: skip

@@ -2,11 +2,13 @@
 
 Early stops are found in two ways, raw and smoothed, and every claim that depends on them is scored by both. A claim
 that promises at least something is scored on that side alone. Ratios of iterations are geometric means, seed by seed.
+Where training is so short that the smoothing window decides where a smoothed stop lies, none is scored.
 """
 
 import math
 from dataclasses import dataclass
 
+from ...spec import SMOOTH
 from .results import Results
 from .scoring import LEFT_OUT, Score
 from .statements import CLAIMS, Claim
@@ -43,15 +45,18 @@ def scored(results: Results) -> list[Verdict]:
             enough = results.network == claim.network and len(results.seeds) >= claim.seeds
             enough = enough and claim.when(results.lottery)
             score = claim.score(results, stop) if claim.score and enough else None
-            found.append(_verdict(claim, stop, score))
+            bound = score is not None and stop == "smoothed" and not results.lottery.smooths
+            note = f"the smoothing window, {SMOOTH} of {results.lottery.looks} looks, is too wide" if bound else ""
+            found.append(_verdict(claim, stop, None if bound else score, note))
     return found
 
 
-def _verdict(claim: Claim, stop: str, score: Score | None) -> Verdict:
+def _verdict(claim: Claim, stop: str, score: Score | None, why: str) -> Verdict:
+    """`why` it is not run, where it is more than that networks are missing."""
     about = (claim.name, claim.figure, claim.text, stop)
     tail = {"unit": claim.unit, "paper": claim.paper, "expected": claim.expected}
     if score is None:
-        return Verdict(*about, None, None, None, "", 0, **tail, verdict=NOT_RUN, note="")
+        return Verdict(*about, None, None, None, "", 0, **tail, verdict=NOT_RUN, note=why)
     f = score.found
     spread = score.spread if f.n > 1 else ""
     return Verdict(

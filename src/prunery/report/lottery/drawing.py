@@ -109,10 +109,11 @@ def percent_axis(axes: "Axes", results: Results, label: str) -> None:
 
 
 def stops(axes: "Axes", results: Results, arms: Iterable[str]) -> None:
-    """Early-stopping iterations; the smoothed ones dotted."""
+    """Early-stopping iterations; the smoothed ones dotted, where they tell something."""
     for arm in arms:
         ladder(axes, results, arm, stop_iteration("raw"))
-        smoothed(axes, results, arm)
+        if results.lottery.smooths:
+            smoothed(axes, results, arm)
         points = paper.STOPS.get(results.network, {}).get(arm, {})
         crosses(axes, {p: 1000 * k for p, k in points.items()}, look_of(arm)["color"])
     percent_axis(axes, results, "early-stop iteration (validation loss)")

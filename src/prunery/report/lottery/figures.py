@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...runs import writing
 from ..figures import STYLE, save
 from ..palette import LIGHT
 from . import deeper, drawing, paper
@@ -22,20 +21,25 @@ PANELS = {"iterative": ("ticket", "reinit"), "one-shot": ("oneshot", "oneshot_re
 
 
 def write_figures(results: Results, figure: str, folder: Path) -> list[Path]:
-    """The figure, or all that the paper has of such a network; one whose networks were not trained is left out."""
+    """The figure, or all that the paper has of such a network, in a folder that is there.
+
+    One whose networks were not trained is left out.
+    """
     from matplotlib import rc_context, style
 
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     with style.context("default"), rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         for name, draw in FIGURES.items():
-            all_ = (*PAPERS.get(results.network, FULLY_CONNECTED), *OURS)
-            wanted = figure == name or (figure == "all" and name in all_)
-            drawn = draw(results) if wanted else None
+            all_ = figure == "all" and name in (*papers_figures(results), *OURS)
+            drawn = draw(results) if all_ or figure == name else None
             paths += save(drawn, folder, f"figure{name}" if name not in OURS else name) if drawn else []
     return paths
+
+
+def papers_figures(results: Results) -> tuple[str, ...]:
+    """Those that the paper has of such a network."""
+    return PAPERS.get(results.network, FULLY_CONNECTED)
 
 
 # --- over the share of the weights ------------------------------------------------------------------------------------
@@ -117,7 +121,8 @@ def _curves(results: Results, wanted: Iterable[Which]) -> dict[Which, Followed]:
     found = {which: results.level(which[1]) for which in wanted}
     levels = results.lottery.curve_levels
     there = {w: v for w, v in found.items() if v is not None and v in levels and (w[0], v) in results.groups}
-    return {which: _group(results, which[0], level) for which, level in there.items()}
+    each = {which: _group(results, which[0], level) for which, level in there.items()}
+    return {which: curve for which, curve in each.items() if curve}
 
 
 def _group(results: Results, arm: str, level: int) -> Followed:

@@ -40,7 +40,7 @@ function drawLottery() {
 
 function drawLotteryTables(found, label, form, shown, rows) {
   const numbers = shown.flatMap((arm) => rows(arm).map((row) => h("tr", {}, h("th", { scope: "row" }, row.arm), h("td", { class: "n" }, weightShare(row.percent)),
-    h("td", { class: "n" }, format.whole(row.networks)), ...row[state.metric].map((value) => h("td", { class: "n" }, form(value))))));
+    h("td", { class: "n" }, format.whole(row.networks)), ...row[state.metric].map((value) => h("td", { class: "n" }, value === null ? "" : form(value))))));
   const heads = ["arm", "weights", "networks", "mean", "smallest", "largest", "95 % low", "95 % high"];
   $("lottery-numbers").replaceChildren(h("table", {}, h("caption", { class: "unseen" }, label), h("thead", {}, h("tr", {}, ...heads.map((text, i) => h("th", { scope: "col", class: i ? "n" : null }, text)))), h("tbody", {}, ...numbers)));
   const spread = (v) => (v.spread ? `${format.number(v.low)} to ${format.number(v.high)}` : "");

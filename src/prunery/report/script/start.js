@@ -21,8 +21,33 @@ function press(id, key, draw) {
   $(id).addEventListener("click", () => { state[key] = !state[key]; $(id).setAttribute("aria-pressed", String(state[key])); draw(); });
 }
 
+// Whatever steps there are.
+function wire() {
+  press("misses", "misses", drawClaims);
+  press("lottery-log", "lotteryLog", drawLottery);
+  for (const button of document.querySelectorAll("[data-csv]")) {
+    button.setAttribute("aria-label", `Download the data of ${button.dataset.csv} as CSV`);
+    button.addEventListener("click", () => download(`${button.dataset.csv}.csv`, csv(CSV[button.dataset.csv]()), "text/csv"));
+  }
+  $("theme").addEventListener("click", () => theme(isDark() ? "light" : "dark"));
+  theme(document.documentElement.style.colorScheme);
+}
+
+// A page of lotteries and claims alone: what shows steps is not there, nor are the ways to it.
+function startWithoutSteps() {
+  for (const part of document.querySelectorAll("main > section[id]")) part.hidden = true;
+  for (const link of document.querySelectorAll("nav a, .skip")) link.hidden = true;
+  chooseLottery();
+  drawClaims();
+  drawLottery();
+  watch("tickets", drawLottery);
+  document.body.dataset.drawn = "all";
+}
+
 // First the best ends of chains, then the rest stay a keypress away.
 function start() {
+  wire();
+  if (!STEPS.length) return startWithoutSteps();
   const ends = STEPS.map((_, i) => i).filter((i) => !children[i].length && trained(i) !== undefined);
   const here = (i) => groupOf(STEPS[i]) === groupOf(STEPS[state.current]);
   const best = [state.current, ...ends.sort((a, b) => here(b) - here(a) || (STEPS[b].accuracy ?? 0) - (STEPS[a].accuracy ?? 0))];
@@ -37,20 +62,12 @@ function start() {
   press("whole", "whole", drawFront);
   press("linear", "linear", drawFront);
   press("alike", "alike", drawComparison);
-  press("misses", "misses", drawClaims);
   press("own-scales", "ownScales", drawSensitivity);
-  press("lottery-log", "lotteryLog", drawLottery);
-  for (const button of document.querySelectorAll("[data-csv]")) {
-    button.setAttribute("aria-label", `Download the data of ${button.dataset.csv} as CSV`);
-    button.addEventListener("click", () => download(`${button.dataset.csv}.csv`, csv(CSV[button.dataset.csv]()), "text/csv"));
-  }
   $("filter").addEventListener("input", () => { state.rows = PAGE; drawTable(); });
   $("more").addEventListener("click", showMore);
-  $("theme").addEventListener("click", () => theme(isDark() ? "light" : "dark"));
   addEventListener("beforeprint", () => printing(true));
   addEventListener("afterprint", () => printing(false));
   $("letters").replaceChildren(...Object.entries(DATA.conditions).map(([letter, rows]) => h("section", {}, h("h3", {}, letter), pairs(rows))));
-  theme(document.documentElement.style.colorScheme);
   drawChoices();
   drawMarks();
   drawDetail();
@@ -76,16 +93,22 @@ function below() {
   chooseLottery();
   drawClaims();
   drawLottery();
-  // Also from no width at all, which is what a page has that is loaded out of sight.
-  let width = $("scatter").clientWidth;
-  new ResizeObserver(() => {
-    if (width === $("scatter").clientWidth) return;
-    width = $("scatter").clientWidth;
+  watch("scatter", () => {
     drawCurves();
     drawFront();
     drawLottery();
     drawRows();
-  }).observe($("scatter"));
+  });
   document.body.dataset.drawn = "all";
+}
+
+// Drawn again at another width; also from no width at all, which is what a page has that is loaded out of sight.
+function watch(id, draw) {
+  let width = $(id).clientWidth;
+  new ResizeObserver(() => {
+    if (width === $(id).clientWidth) return;
+    width = $(id).clientWidth;
+    draw();
+  }).observe($(id));
 }
 start();
