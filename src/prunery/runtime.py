@@ -2,17 +2,17 @@
 
 import prunery.runtime
 packed = prunery.runtime.load("resnet18.prunery")
-scores = packed(images)          # float32, [batch, channels, rows, columns]
+scores = packed(images)          # float32, of the shape that the network itself gives
 """
 
 import ctypes
 import json
-import mmap
 import operator
 import os
 import sys
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ __all__ = ["Broken", "Layer", "Packed", "load", "loads"]
 
 ROOM = 1000
 HEADER = 64
+MAGIC = b"\x93PRUNERY"
+RESULT_SHAPE = "result_shape"
+"""what `about` calls the shape of one image's result, where the tensor's own, as vectors or pictures, is another"""
+MOST_DIMENSIONS = 16
 LONGEST = 255
 """bytes of a file's name"""
 SURE = 8
@@ -52,7 +56,8 @@ class Layer:
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> "Packed":
-    """A packed file, mapped into memory and checked; its weights are laid out when it first runs.
+    """A packed file, read and checked, its weights laid out for this processor; what becomes of the file then is no
+    matter.
 
     A call uses up to `threads` threads; None means all cores of this process.
     """
@@ -60,13 +65,22 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> "Packed":
     if os.path.isdir(path):
         raise Broken(f"{path} is a folder; expected a packed file in it, which prunery pack writes")
     try:
-        with open(path, "rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0
-            held: Any = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        held = _read(path)
     except OSError as error:
         reason = error.strerror or error
         raise Broken(f"{path} cannot be read: {reason}; expected a file that prunery pack wrote") from None
+    except MemoryError:
+        raise Broken(f"{path} cannot be read: it is larger than there is memory for") from None
     return Packed(held, str(path), threads)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    """All of a packed file, of any other its first bytes, which tell what it is, however large it may be."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        is_packed = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        return file.read(size if is_packed else min(size, HEADER))
 
 
 def loads(data: bytes, threads: int | None = None) -> "Packed":
@@ -92,9 +106,11 @@ class Packed:
         if not self._handle:
             raise Broken(_kind(self._data[:HEADER].tobytes(), name) or f"{name}: {_text(message)}")
         self._message = message
-        facts = self._facts(False)
+        about, facts = _about(self._data, name), self._facts(False, f"{name}: ")
         self.input_shape, self.output_shape = _shape(facts[0:3]), _shape(facts[4:7])
         """of one image, without the batch"""
+        if RESULT_SHAPE in about:
+            self.output_shape = _result_shape(about[RESULT_SHAPE], prod(self.output_shape), name)
         self._vectors = len(self.input_shape) == 1
         self.input_type, self.output_type = (np.dtype(np.uint8 if t else np.float32) for t in (facts[3], facts[7]))
 
@@ -110,10 +126,7 @@ class Packed:
     @property
     def about(self) -> dict[str, Any]:
         """What the file says of itself: where it comes from, classes, how inputs are to be scaled."""
-        tensors, ops, inputs, names, length = np.frombuffer(self._data[24:44].tobytes(), "<u4").tolist()
-        start = HEADER + 32 * tensors + 192 * ops + 4 * inputs + names
-        found = json.loads(self._data[start : start + length].tobytes() or b"{}")
-        return found if isinstance(found, dict) else {}
+        return _about(self._data, "the packed network")
 
     @property
     def data(self) -> bytes:
@@ -145,7 +158,7 @@ class Packed:
         batch = np.ascontiguousarray(batch, self.input_type)
         out = np.empty((len(batch), *self.output_shape), self.output_type)
         self._run(batch, out, self._threads if threads is None else _threads(threads))
-        result = out[0] if single else out
+        result = out[0, ...] if single else out
         return result if given is x or not _is_tensor(x) else sys.modules["torch"].from_numpy(result)
 
     def _run(self, batch: np.ndarray, out: np.ndarray, threads: int) -> None:
@@ -191,13 +204,14 @@ class Packed:
         images = self.memory(batch)["images"]
         x = np.random.default_rng(0).standard_normal((images, *self.input_shape)).astype(self.input_type)
         best = np.zeros(steps)
-        self._library.prunery_engine_time(self._handle, batch, repeats, x.ctypes.data, best.ctypes.data)
+        if self._library.prunery_engine_time(self._handle, batch, repeats, x.ctypes.data, best.ctypes.data):
+            raise Broken("the steps cannot be timed: there is not enough memory for a run")
         return best.tolist()
 
-    def _facts(self, batch: bool) -> np.ndarray:
+    def _facts(self, batch: bool, whose: str = "") -> np.ndarray:
         facts, message = np.zeros(11, np.int64), ctypes.create_string_buffer(ROOM)
         if self._library.prunery_engine_facts(self._handle, batch, facts.ctypes.data, message, ROOM):
-            raise Broken(_text(message))
+            raise Broken(whose + _text(message))
         return facts
 
     def __del__(self) -> None:
@@ -338,6 +352,28 @@ def _layer(line: str, ns: float | None) -> Layer:
         name, kernel, float(density), float(multiply_adds), float(predicted) / 1e3,
         None if ns is None else ns / 1e3, int(size), why,
     )  # fmt: skip
+
+
+def _about(data: np.ndarray, name: str) -> dict[str, Any]:
+    """What a file, whose lengths the library has checked, says of itself."""
+    tensors, ops, inputs, names, length = np.frombuffer(data[24:44].tobytes(), "<u4").tolist()
+    start = HEADER + 32 * tensors + 192 * ops + 4 * inputs + names
+    try:
+        found = json.loads(data[start : start + length].tobytes())
+    except (ValueError, RecursionError):
+        raise Broken(f"{name}: what it says about itself is damaged; expected JSON") from None
+    if not isinstance(found, dict):
+        raise Broken(f"{name}: what it says about itself is a {type(found).__name__}; expected a table")
+    return found
+
+
+def _result_shape(said: Any, numbers: int, name: str) -> tuple[int, ...]:
+    """The shape that a file says its results have, if it is one of as many numbers as there are."""
+    fits = isinstance(said, list) and len(said) <= MOST_DIMENSIONS and all(type(n) is int and n >= 1 for n in said)
+    if not fits or prod(said) != numbers:
+        wanted = f"at most {MOST_DIMENSIONS} whole numbers from 1 whose product is {numbers}"
+        raise Broken(f"{name}: {RESULT_SHAPE} = {_said(said)} is no shape of its results; expected {wanted}")
+    return tuple(said)
 
 
 def _shape(three: np.ndarray) -> tuple[int, ...]:

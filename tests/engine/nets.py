@@ -115,6 +115,40 @@ def branches():
     return net.graph
 
 
+def flattened():
+    """The input as a vector, before all kinds of operations that take one."""
+    net = Net(4, 3, 5, seed=10)
+    x = net.flat(0)
+    y = net.like("mul", x, net.linear(x, 60, density=0.3, activation="sigmoid"))
+    y = net.like("affine", y, weight=net.floats(60)[:, None], bias=net.floats(60))
+    y = net.like("add", y, net.add("global_pool", [x], (60,)))
+    chosen = net.add("gather", [x], (7,), index=np.array([59, 0, 1, 15, 14, 16, 30], np.uint32))
+    around = net.conv(x, 3, padding=(2, 2, 2, 2), density=0.2)
+    y = net.add("concat", [y, net.like("softmax", x), chosen, net.flat(around)], (60 + 60 + 7 + 27,))
+    net.linear(y, 5)
+    return net.graph
+
+
+def straight():
+    """The input as a vector for linear layers alone."""
+    net = Net(2, 3, 5, seed=11)
+    x = net.flat(0)
+    net.linear(x, 4, residual=net.linear(x, 4, density=0.4, activation="relu"))
+    return net.graph
+
+
+def flat_bytes():
+    """The input, in bytes, as a vector."""
+    net = Net(4, 3, 5, "u8", float(np.float32(0.02)), 120, seed=12)
+    x = net.flat(0)
+    y = net.linear(x, 60, density=0.3, to=("u8", float(np.float32(0.2)), 128))
+    y = net.add("add", [x, y], (60,), net.kind_of(y))
+    z = net.conv(x, 4, (1, 1), padding=(0, 0, 0, 0), to=net.kind_of(y))
+    y = net.add("concat", [y, z, net.pool("max_pool", y, (1, 1))], (124,), net.kind_of(y))
+    net.linear(y, 5, to=("f32", 0.0, 0))
+    return net.graph
+
+
 def activations():
     """One after the other, alone and behind a convolution."""
     net = Net(3, 4, 4, seed=4)
@@ -187,6 +221,9 @@ NETS = {
     "sparse halves": (lambda: plain(0.3), "f16"),
     "windows": (windows, "f32"),
     "branches": (branches, "f32"),
+    "flattened": (flattened, "f32"),
+    "straight": (straight, "f32"),
+    "flat bytes": (flat_bytes, "f32"),
     "activations": (activations, "f32"),
     "integers": (integers, "f32"),
     "curved": (curved, "f32"),

@@ -406,7 +406,7 @@ def test_numbers_must_lie_where_the_processor_reads_them(files):
 
 @pytest.mark.parametrize("raw", ["", "3", "[]", "{", "nan", "[" * 60000])
 def test_what_a_file_says_of_itself_is_a_table(raw, monkeypatch):
-    """Only tools and people read it, so the engine lets it be."""
+    """The run time looks into it, so the engine lets it be."""
     monkeypatch.setattr("prunery.engine.file._json", lambda about: raw.encode())
     data = write(tiny(), {})
     assert "what it says about itself is" in by_python(data)

@@ -127,7 +127,8 @@ def test_pairs_and_loaders_calibrate_as_their_images_do():
 
 def test_enough_images_are_enough(monkeypatch):
     monkeypatch.setattr(given, "ENOUGH", 5)
-    assert len(list(given.batches((X for _ in iter(int, 1)), X, "pack"))) == 3
+    assert [len(x) for x in given.batches((X for _ in iter(int, 1)), X, "pack")] == [2, 2, 1]
+    assert [len(x) for x in given.batches([torch.cat([X] * 5)], X, "pack")] == [5]
 
 
 @pytest.mark.parametrize("values", ["float16", "f8", None, 16])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prunery import native
-from prunery.engine import integers
+from prunery.engine import calibrate, integers
 from prunery.engine.calibrate import RANGES, quantised_graph
 from prunery.engine.file import write
 from prunery.engine.graph import Graph, Op, Tensor
@@ -574,9 +574,10 @@ def test_the_range_is_the_one_that_harms_least(decides, make, monkeypatch):
 
 def test_the_harm_of_a_tensor_is_that_of_its_rounding_alone(make):
     net = gated(make)
-    images = torch.from_numpy(net.images(6))
-    harm = Harm(net.graph, images)
-    for tensor in (net.graph.input, 1, net.graph.output):
+    images = torch.from_numpy(net.images(70))  # looked at in three parts
+    looked = (net.graph.input, 1, net.graph.output)
+    harms = Harm(net.graph, images).of([(frozenset([tensor]), 0.05, 128) for tensor in looked])
+    for tensor, harm in zip(looked, harms, strict=True):
         values = every_tensor(net.graph, images)
         values = {t: rounded(v, 0.05, 128) if t == tensor else v for t, v in values.items()}
         made = {net.graph.input: values[net.graph.input]}
@@ -587,8 +588,32 @@ def test_the_harm_of_a_tensor_is_that_of_its_rounding_alone(make):
                 made[op.output] = rounded(made[op.output], 0.05, 128)
         wanted = whole(net.graph, images.numpy())
         off = np.square(made[net.graph.output].flatten(1).numpy() - wanted).mean() / wanted.var()
-        assert harm.of(frozenset([tensor]), 0.05, 128) == pytest.approx(off, rel=1e-3)
+        assert harm == pytest.approx(off, rel=1e-3)
         assert off > 0
+
+
+def test_activations_are_held_of_few_images_at_once(make, monkeypatch):
+    """Of a batch of any size: what is seen is the same, and as many numbers are kept of it."""
+    net, most = make(3, 8, 8), 0
+    net.linear(net.op("global_pool", [net.conv(0, 20)], (20, 1, 1)), 4)
+    images, before = torch.from_numpy(net.images(150)), calibrate.every_tensor
+
+    def held(graph, part, dtype):
+        nonlocal most
+        most = max(most, len(part))
+        return before(graph, part, dtype)
+
+    monkeypatch.setattr(calibrate, "every_tensor", held)
+    monkeypatch.setattr("prunery.engine.harm.every_tensor", held)
+    seen = calibrate.watched(net.graph, [images])
+    quantised_graph(net.graph, [images])
+    assert most == 32
+    for tensor, values in before(net.graph, images).items():
+        flat = values.numpy()
+        assert (seen[tensor].low, seen[tensor].high) == (min(0, flat.min()), max(0, flat.max()))
+        assert seen[tensor].images == 150
+        np.testing.assert_allclose(seen[tensor].means(), flat.mean((0, 2, 3)), atol=1e-5)
+        assert sum(map(len, seen[tensor].sample)) == pytest.approx(min(flat.size, calibrate.SAMPLE), abs=5)
 
 
 def test_how_many_images_are_looked_at(make):

@@ -1,20 +1,26 @@
 """What a packed network computes is what its graph says: every instruction set, any batch and number of threads."""
 
 import copy
+import os
 import pickle
+import resource
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from prunery import native, runtime
-from prunery.engine.file import write
+from prunery.engine.file import read, write
 from prunery.engine.graph import ACTIVATIONS, Graph, Op, Tensor
 from prunery.engine.interpret import interpret
 from prunery.runtime import Broken, Packed
+
+sys.path.insert(0, str(Path(__file__).parent))
+from nets import NETS
 
 if not native.available():
     pytest.skip("the compiled library is missing", allow_module_level=True)
@@ -144,6 +150,65 @@ def test_instruction_sets(make, graph, isa):
     same(graph(make, 14, 11), isa, (1, 18), (1,))
 
 
+@pytest.mark.parametrize("isa", native.available())
+@pytest.mark.parametrize("name", NETS)
+def test_every_kind_of_operation(name, isa):
+    """The graphs that the reader's tests and the fuzzer begin with."""
+    make, values = NETS[name]
+    data = write(make(), {}, values)
+    graph = read(data)[0]
+    packed, rng, given = Packed(data, name, isa=isa), np.random.default_rng(1), graph.tensors[graph.input]
+    x = rng.standard_normal((35, *given.shape)).astype(np.float32)
+    if given.type == "u8":
+        x = rng.integers(0, 256, x.shape).astype(np.uint8)
+    wanted = interpret(graph, x).numpy().astype(np.float32)
+    for n in (1, 3, 35):
+        found = packed(x[:n], threads=1 + n % 2).reshape(n, -1).astype(np.float32)
+        want = wanted[:n].reshape(n, -1)
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-4 * float(np.abs(want).max()))
+
+
+def flattened_for(kind):
+    """The input as a vector, before one reader."""
+
+    def build(make, rows, columns):
+        m = make(3, rows, columns)
+        n = 3 * rows * columns
+        x = m.op("flatten", [0], (n, 1, 1))
+        if kind == "linear":
+            m.linear(x, 7, residual=[m.linear(x, 7, density=0.2)])
+        elif kind == "conv":
+            m.conv(x, 6, 3, padding=2)
+        elif kind == "gate":
+            m.linear(m.op("mul", [x, m.linear(x, n, activation="sigmoid")], (n, 1, 1)), 5)
+        elif kind == "gather":
+            m.op("gather", [x], (4, 1, 1), index=np.array([n - 1, 0, 1, n // 2], np.uint32))
+        elif kind == "affine":
+            m.op("affine", [x], (n, 1, 1), weight=m.weight(n, 1), bias=m.weight(n, 1)[:, 0])
+        elif kind != "output":
+            m.op(kind, [x], (n, 1, 1))
+        return m
+
+    return build
+
+
+READERS = ("output", "linear", "conv", "gate", "gather", "affine", "softmax", "global_pool", "max_pool", "flatten")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (1, 64), (20, 12)], ids=str)
+@pytest.mark.parametrize("kind", READERS)
+def test_the_flattened_input(make, kind, size):
+    same(flattened_for(kind)(make, *size), batches=(1, 3, 17))
+
+
+def test_linear_layers_read_the_flattened_input_where_it_is(make):
+    """LeNet-300-100 would pay for a copy of its pictures."""
+    told = Packed(write(flattened_for("linear")(make, 28, 28).graph, {}), "test").explain()
+    assert [layer.name for layer in told] == ["layer1", "layer2"]
+    told = Packed(write(flattened_for("softmax")(make, 28, 28).graph, {}), "test").explain()
+    assert [layer.kernel for layer in told] == ["relayout", "softmax"]
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(make, activation):
     m = make(3, 9, 9)
@@ -175,22 +240,85 @@ def test_a_long_way_home(make):
 
 
 def test_many_callers_at_once(make):
+    """The first calls, too, which make the plan of many images."""
     m = residual(make, 16, 16)
-    packed = Packed(write(m.graph, {}), "test")
-    x = m.images(20)
-    wanted, wrong = packed(x, threads=1), []
+    data, x, sizes = write(m.graph, {}), m.images(20), (1, 20, 5)
+    alone, packed = Packed(data, "test"), Packed(data, "test")
+    wanted = {n: alone(x[:n], threads=1) for n in sizes}
 
-    def call():
-        for n in (1, 20, 5):
-            if not np.array_equal(packed(x[:n], threads=2), wanted[:n]) and n == 20:
-                wrong.append(n)
+    def call(_):
+        return [np.array_equal(packed(x[:n], threads=2), wanted[n]) for _ in range(5) for n in sizes]
 
-    callers = [threading.Thread(target=call) for _ in range(8)]
-    for t in callers:
-        t.start()
-    for t in callers:
-        t.join()
-    assert not wrong
+    with ThreadPoolExecutor(8) as callers:
+        assert all(all(equal) for equal in callers.map(call, range(8)))
+
+
+SHORT_OF_MEMORY = """
+import os, resource, sys
+import numpy as np
+from prunery import runtime
+
+x = np.load(sys.argv[2])
+wanted = runtime.load(sys.argv[1])(x, threads=3)
+packed = runtime.load(sys.argv[1])
+whole = resource.getrlimit(resource.RLIMIT_AS)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (6 << 20), whole[1]))
+for images, threads in ((4, 2), (1, 3), (1, 1)):
+    try:
+        packed(x[:images], threads=threads)
+        print("ran")
+    except runtime.Broken as broken:
+        print(broken)
+resource.setrlimit(resource.RLIMIT_AS, whole)
+before = len(os.listdir("/proc/self/task"))
+print(np.array_equal(packed(x, threads=3), wanted), np.array_equal(packed(x[0], threads=5), wanted[0]))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process has")
+def test_where_memory_is_short_a_call_is_refused_and_the_next_is_as_ever(make, tmp_path):
+    """With threads that each want memory, with some that share it, alone; workers are free again behind it."""
+    m = make(2, 768, 768)
+    m.op("global_pool", [m.conv(0, 3, 3)], (3, 1, 1))
+    (tmp_path / "a.prunery").write_bytes(write(m.graph, {}))
+    np.save(tmp_path / "x.npy", m.images(4))
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, tmp_path / "a.prunery", tmp_path / "x.npy"]
+    alone = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "131072",
+        "OPENBLAS_NUM_THREADS": "1",
+    }  # memory comes from the system
+    done = subprocess.run(command, capture_output=True, text=True, env=alone)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert all("there is not enough memory" in line for line in lines[:3])
+    assert lines[3:] == ["True True", "2"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process has")
+def test_a_plan_that_batches_do_not_take_holds_no_weights(make):
+    """Of 16 such pictures a run would need 128 MB; layers of 38 MB would lie in memory twice."""
+    m = make(1, 1024, 1024)
+    x = m.linear(m.op("global_pool", [0], (1, 1, 1)), 3072)
+    m.linear(x, 3072)
+    packed, x = Packed(write(m.graph, {}), "test"), np.ones((9, 1, 1024, 1024), np.float32)
+
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    alone, before = packed(x[0]), held()
+    assert np.array_equal(packed(x, threads=1)[8], alone)
+    assert held() - before < 16 << 20
+    assert packed.memory(batch=True)["weights"] > 32 << 20
+
+
+def test_a_small_file_cannot_demand_absurd_memory(make):
+    """Blocks of a picture overlap by as much as a kernel reaches, for every channel that is computed."""
+    m = make(1, 64771, 1)
+    m.conv(0, 16384, (255, 1), dilation=(255, 1), padding=0, density=1e-4)
+    with pytest.raises(Broken, match=r"test: one run needs \d{11} bytes of memory; expected at most 2\^33$"):
+        Packed(write(m.graph, {}), "test")
 
 
 def test_the_number_of_threads_changes_nothing(make):
@@ -310,6 +438,20 @@ def test_copies_are_networks_of_their_own(make):
     assert np.array_equal(packed(x), wanted)
 
 
+def test_steps_that_could_not_be_timed_have_no_times(make, monkeypatch):
+    packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
+
+    class Failing:
+        def __getattr__(self, name):
+            return (lambda *_: 1) if name == "prunery_engine_time" else getattr(library, name)
+
+    library = packed._library
+    monkeypatch.setattr(packed, "_library", Failing())
+    assert packed.explain()
+    with pytest.raises(Broken, match="the steps cannot be timed"):
+        packed.explain(repeats=1)
+
+
 def test_repeats_are_a_whole_number(make):
     packed = Packed(write(residual(make, 8, 8).graph, {}), "test")
     for wrong in (-1, "2", 1.5, True):
@@ -380,6 +522,69 @@ def test_files(make, tmp_path):
     (tmp_path / "empty.prunery").touch()
     with pytest.raises(Broken, match=r"empty\.prunery"):
         runtime.load(tmp_path / "empty.prunery")
+
+
+@pytest.mark.parametrize("damage", [lambda file, size: file.write(bytes(size)), lambda file, size: file.truncate(10)])
+def test_a_file_may_change_once_it_is_loaded(make, damage, tmp_path):
+    """Copied over, as `cp` does it; the plan of many images is made from what was read."""
+    m = residual(make, 8, 8)
+    data, x = write(m.graph, {"classes": 8}), m.images(33)
+    (tmp_path / "a.prunery").write_bytes(data)
+    packed, wanted = runtime.load(tmp_path / "a.prunery"), runtime.loads(data)(x)
+    with open(tmp_path / "a.prunery", "r+b") as file:
+        damage(file, len(data))
+    assert np.array_equal(packed(x), wanted)
+    assert (packed.data, packed.about) == (data, {"classes": 8})
+
+
+def test_files_beyond_memory(monkeypatch, tmp_path):
+    def full(path):
+        raise MemoryError
+
+    monkeypatch.setattr(runtime, "_read", full)
+    with pytest.raises(Broken, match=r"a\.prunery cannot be read: it is larger than there is memory for"):
+        runtime.load(tmp_path / "a.prunery")
+
+
+@pytest.mark.parametrize("raw", ["", "3", "[]", "{", "nan", "[" * 60000])
+def test_what_a_file_says_of_itself_is_a_table(make, raw, monkeypatch):
+    monkeypatch.setattr("prunery.engine.file._json", lambda about: raw.encode())
+    with pytest.raises(Broken, match=r"^the packed bytes: what it says about itself is .*; expected (JSON|a table)$"):
+        runtime.loads(write(residual(make, 8, 8).graph, {}))
+
+
+@pytest.mark.parametrize("shape", [[8, 64], [512], [2, 1, 4, 1, 64], [1] * 13 + [8, 8, 8]])
+def test_results_have_the_shape_that_the_file_says(make, shape):
+    m = residual(make, 8, 8)
+    plain, packed, x = (
+        runtime.loads(write(m.graph, {})),
+        runtime.loads(write(m.graph, {"result_shape": shape})),
+        m.images(3),
+    )
+    assert packed.output_shape == tuple(shape)
+    assert np.array_equal(packed(x), plain(x).reshape(3, *shape))
+    assert packed(x[0]).shape == tuple(shape)
+    assert packed(x[:0]).shape == (0, *shape)
+    assert copy.copy(packed)(x).shape == (3, *shape)
+
+
+def test_a_result_may_be_one_number(make):
+    m = make(3)
+    m.linear(0, 1)
+    packed, x = runtime.loads(write(m.graph, {"result_shape": []})), m.images(20)[:, :, 0, 0]
+    assert (packed.output_shape, packed(x).shape, packed(x[0]).shape) == ((), (20,), ())
+    assert np.array_equal(packed(x), runtime.loads(write(m.graph, {}))(x)[:, 0])
+    assert torch.equal(packed(torch.tensor(x[0])), torch.tensor(packed(x[:1])[0]))
+
+
+WRONG = [[8], [8, 8, 9], [-8, -8, 8], [0], [8.0, 64], [True, 512], ["512"], 512, None, "512", {}, [1] * 16 + [512]]
+
+
+@pytest.mark.parametrize("shape", WRONG, ids=range(len(WRONG)))
+def test_shapes_that_results_cannot_have(make, shape):
+    words = r"result_shape = .* is no shape of its results; expected at most 16 whole numbers .* product is 512$"
+    with pytest.raises(Broken, match=words):
+        runtime.loads(write(residual(make, 8, 8).graph, {"result_shape": shape}))
 
 
 def test_explain_tells_every_step(make):

@@ -17,7 +17,7 @@ from ..quantize import weights as rounding
 from ..spec import Refused, choose
 from .check import LEAST_SCALE, MOST_SCALE
 from .graph import Graph, Op, Tensor
-from .harm import ALLOWED, Harm, Kept, how_many, rounded
+from .harm import ALLOWED, PART, Harm, Kept, how_many, rounded
 from .interpret import every_tensor
 
 TIED = ("max_pool", "concat", "gather", "flatten")
@@ -28,7 +28,7 @@ TO_FLOATS = ("conv", "linear", "global_pool")
 ENDINGS = ("none", "relu", "relu6")
 """activations that bytes have; in front of any other a layer writes floats, which nothing has rounded yet"""
 SAMPLE = 1 << 16
-"""numbers of a tensor that are looked at for its range"""
+"""numbers of a tensor, in each batch, that are looked at for its range"""
 
 
 def quantised_graph(
@@ -52,12 +52,13 @@ def quantised_graph(
     shown = Kept(batches, how_many(apart, len(groups) * len(ranges)))
     seen = watched(apart, shown)
     in_bytes = {group for group in groups if any(trade.is_rounded(t, chosen) for t in group)}
-    harm, harms, places = Harm(apart, shown.images()), dict[frozenset[int], float](), Places()
-    for group in groups:
-        found = dict.fromkeys(scaled([seen[t] for t in group], rule) for rule in ranges)
-        place = next(iter(found))
+    found = {group: [*dict.fromkeys(scaled([seen[t] for t in group], rule) for rule in ranges)] for group in groups}
+    looks = [(group, *place) for group in groups if group in in_bytes for place in found[group]]
+    off = dict(zip(looks, Harm(apart, shown.images()).of(looks), strict=True))
+    harms, places = dict[frozenset[int], float](), Places()
+    for group, (place, *_) in found.items():
         if group in in_bytes:
-            harms[group], place = min((harm.of(group, *p), p) for p in found)
+            harms[group], place = min((off[group, *p], p) for p in found[group])
         places |= dict.fromkeys(group, place)
     chosen = harmless(trade, chosen, harms, allowed)
     return Builder(trade, whole, chosen, places, seen if correct else {}).built()
@@ -230,13 +231,14 @@ class Seen:
     total: np.ndarray | None = None
     sample: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, values: np.ndarray, rng: np.random.Generator) -> None:
+    def add(self, values: np.ndarray, rng: np.random.Generator, batch: int) -> None:
+        """Some images of a batch of so many, which share the numbers that are looked at."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         mean = values.mean((2, 3), dtype=np.float64).sum(0)
         self.total = mean if self.total is None else self.total + mean
         self.images += len(values)
-        flat = values.reshape(-1)
-        self.sample.append(flat if flat.size <= SAMPLE else rng.choice(flat, SAMPLE))
+        flat, most = values.reshape(-1), SAMPLE * len(values) // batch
+        self.sample.append(flat if flat.size <= most else rng.choice(flat, most))
 
     def means(self) -> np.ndarray:
         assert self.total is not None
@@ -247,8 +249,9 @@ def watched(graph: Graph, batches: Iterable[Images]) -> dict[int, Seen]:
     """All tensors of the graph on typical images."""
     seen, rng = {t: Seen() for t in [graph.input, *(op.output for op in graph.ops)]}, np.random.default_rng(0)
     for batch in batches:
-        for tensor, values in every_tensor(graph, batch.detach().cpu().float(), torch.float32).items():
-            seen[tensor].add(values.numpy(), rng)
+        for part in batch.detach().cpu().float().split(PART):
+            for tensor, values in every_tensor(graph, part, torch.float32).items():
+                seen[tensor].add(values.numpy(), rng, len(batch))
     if not seen[graph.input].images:
         raise Refused("there are no images to learn the ranges of activations from; give a batch or more")
     if not all(np.isfinite([s.low, s.high]).all() for s in seen.values()):

@@ -11,7 +11,7 @@ from .. import arguments
 from ..spec import Refused
 
 ENOUGH = 4096
-"""images to learn ranges from: more of them change nothing, and what was seen of each is kept in memory"""
+"""images to learn ranges from: more of them change nothing, and some of what was seen of each batch stays in memory"""
 
 
 def a_network(network: Any, who: str) -> nn.Module:
@@ -51,15 +51,15 @@ def a_batch(example: Any, who: str) -> Tensor:
     raise Refused(f"{seen}; expected a batch of images [B, C, H, W] or of vectors [B, F]{alone}")
 
 
-def floats(x: Tensor, what: str) -> Tensor:
-    """Numbers as a network takes them, whose scale nobody but the caller knows."""
+def floats(x: Tensor, what: str, most: int | None = None) -> Tensor:
+    """Numbers as a network takes them, whose scale nobody but the caller knows; of a batch the first `most` images."""
     if x.is_meta or x.layout is not torch.strided:
         kind = "on the meta device, without values" if x.is_meta else f"of the layout {x.layout}"
         raise Refused(f"{what} is {kind}; expected a dense tensor with values")
     if not x.is_floating_point():
         seen = f"{what} holds {str(x.dtype).removeprefix('torch.')}"
         raise Refused(f"{seen}; expected floats, scaled as in training, such as images.float() / 255")
-    x = x.detach().to("cpu", torch.float32)
+    x = (x if most is None else x[:most]).detach().to("cpu", torch.float32)
     if not bool(x.isfinite().all()):
         raise Refused(f"{what} holds NaN or infinity; expected finite numbers")
     return x
@@ -87,7 +87,7 @@ def _looked_at(calibration: Iterable[Any], shape: list[int], who: str) -> Iterat
             wanted = f"[{', '.join(map(str, ['batch', *shape]))}], like the example"
             raise Refused(f"{what} has shape {list(x.shape)}; expected {wanted}")
         if len(x):
-            yield floats(x, what)
+            yield floats(x, what, ENOUGH - images)
         images += len(x)
         if images >= ENOUGH:
             return

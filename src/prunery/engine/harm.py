@@ -5,7 +5,7 @@ that matters. Networks with few of their channels far larger than the rest are t
 than all others together, and is better left in floats.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import torch
@@ -20,30 +20,45 @@ WORK = 2e11
 """multiply-adds that may go into looking: ten to twenty seconds of a core"""
 FEWEST, MOST = 4, 128
 """images that are looked at"""
+PART = 32
+"""images at once: all their activations are in memory"""
+
+Look = tuple[frozenset[int], float, int]
+"""tensors, and the scale and zero point of the bytes that they become"""
 
 
 class Harm:
-    """Outputs of a graph of floats on some images, and how far they move."""
+    """How far the outputs of a graph of floats move on some images."""
 
     def __init__(self, graph: Graph, images: Images) -> None:
-        self.graph, self.held = graph, [numbers(op, torch.float32) for op in graph.ops]
-        self.base = every_tensor(graph, images, torch.float32)
-        self.wanted = self.base[graph.output]
-        self.spread = float((self.wanted - self.wanted.mean()).square().mean()) or 1.0
+        self.graph, self.images = graph, images
+        self.held = [numbers(op, torch.float32) for op in graph.ops]
 
-    def of(self, tensors: frozenset[int], scale: float, zero: int) -> float:
-        """The mean squared error of the outputs, as a share of their variance, where only these tensors are bytes."""
+    def of(self, looks: Sequence[Look]) -> list[float]:
+        """For each look the mean squared error of the outputs, as a share of their variance, where only its tensors are
+        bytes."""
+        squares, outputs = [0.0] * len(looks), list[Images]()
+        for part in self.images.split(PART):
+            base = every_tensor(self.graph, part, torch.float32)
+            outputs.append(base[self.graph.output])
+            for number, look in enumerate(looks):
+                squares[number] += float((self.moved(base, *look) - outputs[-1]).double().square().sum())
+        wanted = torch.cat(outputs)
+        spread = float((wanted - wanted.mean()).square().mean()) or 1.0
+        return [sum_ / wanted.numel() / spread for sum_ in squares]
+
+    def moved(self, base: dict[int, Images], tensors: frozenset[int], scale: float, zero: int) -> Images:
+        """The outputs where these tensors are bytes, given all tensors as they are."""
         with torch.no_grad():
             made: dict[int, Images] = {}
             if self.graph.input in tensors:
-                made[self.graph.input] = rounded(self.base[self.graph.input], scale, zero)
+                made[self.graph.input] = rounded(base[self.graph.input], scale, zero)
             for op, own in zip(self.graph.ops, self.held, strict=True):
                 if any(i in made for i in op.inputs):
-                    made[op.output] = applied(op, [made.get(i, self.base[i]) for i in op.inputs], self.graph, own)
+                    made[op.output] = applied(op, [made.get(i, base[i]) for i in op.inputs], self.graph, own)
                 if op.output in tensors:
-                    made[op.output] = rounded(made.get(op.output, self.base[op.output]), scale, zero)
-            found = made.get(self.graph.output, self.wanted)
-        return float((found - self.wanted).square().mean()) / self.spread
+                    made[op.output] = rounded(made.get(op.output, base[op.output]), scale, zero)
+        return made.get(self.graph.output, base[self.graph.output])
 
 
 def rounded(x: Images, scale: float, zero: int) -> Images:

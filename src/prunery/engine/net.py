@@ -74,7 +74,7 @@ def tensor_of(net: Net, value: Value) -> int:
 
 def canonical(net: Net, shape: Shape) -> Shape:
     """Channels, rows and columns of a shape without images."""
-    if len(shape) != 3 and prod(shape) == max(shape):
+    if len(shape) != 3 and prod(shape) == max(shape, default=1):
         return prod(shape), 1, 1
     if len(shape) not in (2, 3):
         raise net.refused(f"reads a tensor of {len(shape) + 1} dimensions, expected [B, C, H, W] or [B, F]")

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -205,7 +206,8 @@ struct Plan {
     long arena = 0;              // bytes of a run's memory
 };
 
-// `many`: LANES images in the lanes; otherwise one image, cut into blocks. Throws Refused for what no kernel can do.
-std::unique_ptr<Plan> plan(const Graph& graph, bool many);
+// `many`: LANES images in the lanes; otherwise one image, cut into blocks. Throws Refused for what no kernel can do. Null where a run would need
+// more than `most` bytes, before any weights are laid out.
+std::unique_ptr<Plan> plan(const Graph& graph, bool many, long most = std::numeric_limits<long>::max());
 
 }  // namespace prunery::engine

@@ -102,7 +102,7 @@ struct Lit {
 
     template <class D>
     void of(const uint8_t* x, long words) {
-        if (long(place.size()) < words) place.resize(words), word.resize(words);
+        if (long(word.size()) < words) place.resize(words), word.resize(words);  // looked at: what is made last
         count = 0;
         for (long i = 0; i < words; ++i) {
             word[count] = D::word(x + i * D::BYTES);
@@ -162,7 +162,7 @@ struct DenseLinear : Step {
     void add_last(const uint8_t* x) const {
         uint8_t rest[D::BYTES] = {};
         memcpy(rest, x + inputs / D::BYTES * D::BYTES, inputs % D::BYTES);
-        if (lit.place.size() <= size_t(lit.count)) lit.place.resize(lit.count + 1), lit.word.resize(lit.count + 1);
+        if (lit.word.size() <= size_t(lit.count)) lit.place.resize(lit.count + 1), lit.word.resize(lit.count + 1);
         lit.place[lit.count] = int32_t(inputs / D::BYTES);
         lit.word[lit.count++] = D::word(rest);
     }

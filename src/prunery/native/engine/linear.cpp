@@ -32,7 +32,7 @@ struct Lit {
     int count = 0;
 
     void of(const float* x, int n) {
-        if (int(place.size()) < n) place.resize(n), value.resize(n);
+        if (int(value.size()) < n) place.resize(n), value.resize(n);  // looked at: what is made last
         count = 0;
         for (int i = 0; i < n; ++i) {
             place[count] = i;

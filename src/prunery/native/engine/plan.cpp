@@ -14,7 +14,8 @@ namespace prunery::engine {
 
 namespace {
 
-constexpr double LARGER = 1.16;  // by which a family's vectors may grow to spare a relayout
+constexpr double LARGER = 1.16;          // by which a family's vectors may grow to spare a relayout
+constexpr long MOST_MEMORY = 1L << 33;  // bytes of one run: blocks that overlap can be far larger than the pictures that they are cut from
 
 Lanes lanes_of(bool many) {
     if (many) return {};
@@ -43,11 +44,12 @@ class Planner {
         made->images = many ? LANES : 1;
     }
 
-    std::unique_ptr<Plan> operator()() {
+    std::unique_ptr<Plan> operator()(long most) {
         choose_forms();
         choose_blocks();
         emit();
         give_memory();
+        if (made->arena > most) return nullptr;
         build();
         return std::move(made);
     }
@@ -200,11 +202,18 @@ class Planner {
         wanted.push_back({&op, in, op.output, -1, op.name});
     }
 
-    // A vector of the same numbers: another name for the place, or a copy out of the lanes.
+    // A vector of the same numbers: another name for the place, or a copy out of the lanes. A picture that lies plain, the network's input,
+    // keeps its shape under its other name, which linear layers do not look at; for any other reader it is copied.
     void flatten(const Op& op) {
         const int from = alias[op.inputs[0]];
-        if (laned(from)) wanted.push_back({nullptr, {from}, op.output, -1, op.name});
+        if (laned(from) || !(is_vector(slots[from].place.tensor) || only_linear(op.output))) wanted.push_back({nullptr, {from}, op.output, -1, op.name});
         else alias[op.output] = from;
+    }
+
+    bool only_linear(int t) const {
+        return std::all_of(graph.ops.begin(), graph.ops.end(), [&](const Op& op) {
+            return op.kind == Kind::LINEAR || std::find(op.inputs.begin(), op.inputs.end(), t) == op.inputs.end();
+        });
     }
 
     int plain(int t, const std::string& name) { return laned(alias[t]) ? copied(alias[t], {}, name) : alias[t]; }
@@ -312,6 +321,8 @@ class Planner {
         }
         for (int slot : order) slots[slot].place.offset += GUARD + interior(slots[slot].place);
         made->arena = round_up(made->arena + 2 * GUARD, VECTOR);
+        if (made->arena > MOST_MEMORY)
+            throw Refused("one run needs " + std::to_string(made->arena) + " bytes of memory; expected at most 2^33");
     }
 
     long gap(int slot, const std::vector<int>& placed) {
@@ -367,6 +378,6 @@ class Planner {
 
 }  // namespace
 
-std::unique_ptr<Plan> plan(const Graph& graph, bool many) { return Planner(graph, many)(); }
+std::unique_ptr<Plan> plan(const Graph& graph, bool many, long most) { return Planner(graph, many)(most); }
 
 }  // namespace prunery::engine

@@ -35,6 +35,7 @@ constexpr size_t HUGE_PAGE = 1 << 21;
 struct Arena {
     char* bytes;
     size_t size;
+    std::unique_ptr<Arena> next;  // of those that are idle
 
     explicit Arena(size_t wanted) {
         const size_t step = wanted >= HUGE_PAGE / 2 ? HUGE_PAGE : 4096;
@@ -54,14 +55,14 @@ struct Arena {
 struct Planned {
     std::unique_ptr<Plan> plan;
     std::mutex lock;
-    std::vector<std::unique_ptr<Arena>> idle;
+    std::unique_ptr<Arena> idle;  // a chain, so that giving one back needs no memory
 
     std::unique_ptr<Arena> take() {
         {
             std::lock_guard<std::mutex> held(lock);
-            if (!idle.empty()) {
-                auto arena = std::move(idle.back());
-                idle.pop_back();
+            if (idle) {
+                auto arena = std::move(idle);
+                idle = std::move(arena->next);
                 return arena;
             }
         }
@@ -69,28 +70,81 @@ struct Planned {
     }
     void give(std::unique_ptr<Arena> arena) {
         std::lock_guard<std::mutex> held(lock);
-        idle.push_back(std::move(arena));
+        arena->next = std::move(idle);
+        idle = std::move(arena);
     }
 };
 
+// The memory of some runs at once.
 struct Borrowed {
     Planned& from;
-    std::unique_ptr<Arena> arena;
-    explicit Borrowed(Planned& p) : from(p), arena(p.take()) {}
-    ~Borrowed() { from.give(std::move(arena)); }
-    Memory memory() const { return {arena->bytes}; }
+    std::vector<std::unique_ptr<Arena>> arenas;
+    Borrowed(Planned& p, int runs) : from(p) {
+        for (int i = 0; i < runs; ++i) arenas.push_back(p.take());
+    }
+    ~Borrowed() {
+        for (auto& arena : arenas) from.give(std::move(arena));
+    }
+    Memory memory(int run) const { return {arenas[run]->bytes}; }
 };
+
+// Lanes full of images are faster an image as long as what they need stays in the caches: small networks. ResNet-18 at 32 x 32 (14 MB), whose
+// steps are predicted to take as long either way, takes a tenth longer an image that way than one by one. Where maps are too small to fill the
+// lanes with one image, as in EfficientNet-B0's late blocks, many images are worth more than the nearer caches: three times as fast at 64 x 64
+// (8 MB), 1.5 times MobileNetV2 at 96 x 96 (17 MB); not more than memory: EfficientNet-B0 at 224 x 224 (96 MB) would take a seventh longer.
+constexpr long LARGE = 6L << 20, VAST = 20L << 20;
+constexpr double WORTH = 1.25;
+
+double predicted(const Plan& p) {
+    double sum = 0;
+    for (const StepPtr& s : p.steps) sum += s->predicted_ns;
+    return sum / p.images;
+}
 
 struct Network {
     Graph graph;
-    std::mutex lock;
-    Planned planned[2];
 
     Planned& with(bool many) {
         std::lock_guard<std::mutex> held(lock);
+        return made(many);
+    }
+
+    // Whether LANES images at once are faster, decided when it is first asked. A plan that is made for that and not taken is not kept: it would
+    // hold all weights once more.
+    bool together_is_faster() {
+        std::lock_guard<std::mutex> held(lock);
+        if (!decided) together = decide(), decided = true;
+        return together;
+    }
+
+  private:
+    std::mutex lock;
+    Planned planned[2];
+    bool decided = false, together = false;
+
+    Planned& made(bool many) {
         Planned& p = planned[many];
         if (!p.plan) p.plan = plan(graph, many);
         return p;
+    }
+
+    bool decide() {
+        std::unique_ptr<Plan>& kept = planned[true].plan;
+        std::unique_ptr<Plan> fresh = kept ? nullptr : possible();
+        const Plan* many = kept ? kept.get() : fresh.get();
+        if (!many || many->arena > VAST) return false;
+        if (many->arena > LARGE && predicted(*made(false).plan) <= WORTH * predicted(*many)) return false;
+        if (fresh) kept = std::move(fresh);
+        return true;
+    }
+
+    // None where a kernel refuses pictures of so many images, which lie further apart than those of one.
+    std::unique_ptr<Plan> possible() const {
+        try {
+            return plan(graph, true, VAST);
+        } catch (const Refused&) {
+            return nullptr;
+        }
     }
 };
 
@@ -128,11 +182,13 @@ struct Barrier {
     }
 };
 
+using Work = void(void*, int) noexcept;  // nobody would catch what a worker throws
+
 // Workers sleep between jobs. A caller that finds them at work for somebody else does its job alone.
 struct Pool {
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
-    void (*work)(void*, int) = nullptr;
+    Work* work = nullptr;
     void* data = nullptr;
     int threads = 0, wanted = 0, working = 0;
     bool busy = false;
@@ -176,26 +232,41 @@ int engage(int wanted) {
     return got;
 }
 
-void dismiss() {
+void await() {
     pthread_mutex_lock(&pool.lock);
     while (pool.working) pthread_cond_wait(&pool.done, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+void release() {
+    pthread_mutex_lock(&pool.lock);
     pool.busy = false;
     pthread_mutex_unlock(&pool.lock);
 }
 
-// work(data, part) for part 0 here and 1 .. workers there; all of them take part.
-void together(void (*work)(void*, int), void* data, int workers) {
-    if (workers) {
-        pthread_mutex_lock(&pool.lock);
-        pool.work = work;
-        pool.data = data;
-        pool.wanted = pool.working = workers;
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.lock);
+// Workers for one job, at most `wanted`; free for others again at its end, be it an exception.
+struct Crew {
+    const int workers;
+    explicit Crew(int wanted) : workers(engage(wanted)) {}
+    ~Crew() {
+        if (workers) release();
     }
-    work(data, 0);
-    if (workers) dismiss();
-}
+    Crew(const Crew&) = delete;
+
+    // work(data, part) for part 0 here and 1 .. workers there; all of them take part, and are done at the end.
+    void together(Work* work, void* data) const {
+        if (workers) {
+            pthread_mutex_lock(&pool.lock);
+            pool.work = work;
+            pool.data = data;
+            pool.wanted = pool.working = workers;
+            pthread_cond_broadcast(&pool.wake);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        work(data, 0);
+        if (workers) await();
+    }
+};
 
 // ---- a run
 
@@ -206,12 +277,20 @@ struct Job {
     long images;
     long in_bytes, out_bytes;  // of an image
     int parts = 1;
-    bool shared = false;  // each image by all threads together; otherwise each thread takes the next of them
     Barrier barrier;
-    Planned* planned = nullptr;
+    const Plan* plan = nullptr;
+    const Borrowed* borrowed = nullptr;
     std::atomic<long> next{0};
-    Memory memory{};
+    std::atomic<bool> failed{false};  // a thread lacked memory of its own: it goes on all the same, since others wait for it at the barrier
 };
+
+void step(Job& job, const Step& s, const Memory& m, int part, int parts) {
+    try {
+        s.run(m, part, parts);
+    } catch (const std::bad_alloc&) {
+        job.failed = true;
+    }
+}
 
 void copy_in(const Job& job, const Plan& p, const Memory& m, long first, long count) {
     char* to = m.at(p.input);
@@ -223,70 +302,52 @@ void copy_out(const Job& job, const Plan& p, const Memory& m, long first, long c
     memcpy(job.y + first * job.out_bytes, m.at(p.output), count * job.out_bytes);
 }
 
-void one_group(const Job& job, const Plan& p, const Memory& m, long first) {
+void one_group(Job& job, const Plan& p, const Memory& m, long first) {
     const long count = job.images - first < p.images ? job.images - first : p.images;
     copy_in(job, p, m, first, count);
-    for (const StepPtr& s : p.steps) s->run(m, 0, 1);
+    for (const StepPtr& s : p.steps) step(job, *s, m, 0, 1);
     copy_out(job, p, m, first, count);
 }
 
-void by_groups(void* data, int) {
+// Each thread takes the next group of images.
+void by_groups(void* data, int part) noexcept {
     Job& job = *static_cast<Job*>(data);
     const NoDenormals off;
-    const Plan& p = *job.planned->plan;
-    const Borrowed memory(*job.planned);
-    for (long first; (first = job.next.fetch_add(p.images)) < job.images;) one_group(job, p, memory.memory(), first);
+    const Plan& p = *job.plan;
+    const Memory m = job.borrowed->memory(part);
+    for (long first; (first = job.next.fetch_add(p.images)) < job.images;) one_group(job, p, m, first);
 }
 
-void by_steps(void* data, int part) {
+// All threads share each image.
+void by_steps(void* data, int part) noexcept {
     Job& job = *static_cast<Job*>(data);
     const NoDenormals off;
-    const Plan& p = *job.planned->plan;
+    const Plan& p = *job.plan;
+    const Memory m = job.borrowed->memory(0);
     for (long first = 0; first < job.images; first += p.images) {
         const long count = job.images - first < p.images ? job.images - first : p.images;
-        if (part == 0) copy_in(job, p, job.memory, first, count);
+        if (part == 0) copy_in(job, p, m, first, count);
         job.barrier.meet(job.parts);
         for (const StepPtr& s : p.steps) {
-            s->run(job.memory, part, job.parts);
+            step(job, *s, m, part, job.parts);
             job.barrier.meet(job.parts);
         }
-        if (part == 0) copy_out(job, p, job.memory, first, count);
+        if (part == 0) copy_out(job, p, m, first, count);
         job.barrier.meet(job.parts);
     }
 }
 
 void run(Job& job, bool many, int threads) {
-    job.planned = &job.network->with(many);
-    const Plan& p = *job.planned->plan;
-    const long groups = (job.images + p.images - 1) / p.images;
-    const int workers = engage(threads - 1);
-    job.parts = workers + 1;
-    if (groups >= job.parts) {
-        together(by_groups, &job, workers);
-    } else {
-        const Borrowed memory(*job.planned);
-        job.memory = memory.memory();
-        together(by_steps, &job, workers);
-    }
-}
-
-// Lanes full of images are faster an image as long as what they need stays in the caches: small networks. ResNet-18 at 32 x 32 (14 MB), whose
-// steps are predicted to take as long either way, takes a tenth longer an image that way than one by one. Where maps are too small to fill the
-// lanes with one image, as in EfficientNet-B0's late blocks, many images are worth more than the nearer caches: three times as fast at 64 x 64
-// (8 MB), 1.5 times MobileNetV2 at 96 x 96 (17 MB); not more than memory: EfficientNet-B0 at 224 x 224 (96 MB) would take a seventh longer.
-constexpr long LARGE = 6L << 20, VAST = 20L << 20;
-constexpr double WORTH = 1.25;
-
-double predicted(const Plan& p) {
-    double sum = 0;
-    for (const StepPtr& s : p.steps) sum += s->predicted_ns;
-    return sum / p.images;
-}
-
-bool together_is_faster(Network& n) {
-    const Plan& many = *n.with(true).plan;
-    if (many.arena <= LARGE || many.arena > VAST) return many.arena <= LARGE;
-    return predicted(*n.with(false).plan) > WORTH * predicted(many);
+    Planned& planned = job.network->with(many);
+    job.plan = planned.plan.get();
+    const long groups = (job.images + job.plan->images - 1) / job.plan->images;
+    const Crew crew(threads - 1);
+    job.parts = crew.workers + 1;
+    const bool apart = groups >= job.parts;
+    const Borrowed memory(planned, apart ? job.parts : 1);  // all of it before anybody begins
+    job.borrowed = &memory;
+    crew.together(apart ? by_groups : by_steps, &job);
+    if (job.failed) throw std::bad_alloc();
 }
 
 long bytes_of(const Tensor& t) { return t.numbers() * (t.type == Type::F32 ? 4 : 1); }
@@ -306,7 +367,7 @@ void run_all(Network& n, const void* x, void* y, long images, int threads) {
     };
     // A last group that is more than half full is worth its empty lanes.
     const long rest = images % LANES, full = images - rest + (rest > LANES / 2 ? rest : 0);
-    const long many = full && together_is_faster(n) ? full : 0;
+    const long many = full && n.together_is_faster() ? full : 0;
     part(0, many, true);
     part(many, images - many, false);
 }
@@ -314,7 +375,8 @@ void run_all(Network& n, const void* x, void* y, long images, int threads) {
 // ---- words
 
 void say(const std::exception& e, char* message, int room) {
-    if (room > 0) snprintf(message, room, "%s", e.what());
+    const bool memory = dynamic_cast<const std::bad_alloc*>(&e);
+    if (room > 0) snprintf(message, room, "%s", memory ? "there is not enough memory for a run; expected fewer threads, or more memory" : e.what());
 }
 
 std::string described(Network& n, bool many) {
@@ -395,13 +457,14 @@ PRUNERY_EXPORT int prunery_engine_time(void* network, int many, int repeats, con
         Network& n = *static_cast<Network*>(network);
         prunery::engine::Planned& planned = n.with(many);
         const prunery::engine::Plan& p = *planned.plan;
-        const prunery::engine::Borrowed memory(planned);
+        const prunery::engine::Borrowed borrowed(planned, 1);
+        const prunery::engine::Memory memory = borrowed.memory(0);
         const prunery::engine::NoDenormals off;
-        memcpy(memory.memory().at(p.input), x, prunery::engine::bytes_of(p.input.tensor) * p.images);
+        memcpy(memory.at(p.input), x, prunery::engine::bytes_of(p.input.tensor) * p.images);
         for (int i = 0; i < repeats; ++i)
             for (size_t s = 0; s < p.steps.size(); ++s) {
                 const double start = now_ns();
-                p.steps[s]->run(memory.memory(), 0, 1);
+                p.steps[s]->run(memory, 0, 1);
                 const double took = now_ns() - start;
                 if (i == 0 || took < best[s]) best[s] = took;
             }

@@ -340,7 +340,8 @@ Moves moves_of(const Place& p) {
 
 // Where a pixel lies is the sum of what its row says and what its column says, in either form.
 struct Steps {
-    std::vector<int32_t> rows, columns;
+    std::vector<long> rows;
+    std::vector<int32_t> columns;
     long channel(long c) const { return quads ? c / 4 * plane + c % 4 : c * plane; }
     long image = 0;
     bool quads = false;
