@@ -15,6 +15,8 @@ from .facts import Facts, as_facts
 
 FILE = "result.json"
 TOP = ("claims", "spec", "commit")
+MORE = ("files", "points")
+"""what a file may have: what `prunery score --verify` holds kept files against, and points of the figure of all"""
 FIELDS = ("claim", "value", "unit", "spread", "n", "target", "holds", "machine", "versions")
 
 
@@ -46,7 +48,7 @@ def results_table(folder: Path) -> list[Claim]:
 def claims(path: Path) -> list[Claim]:
     """The claims of one file: `{"claims": [...], "spec": ..., "commit": "..."}`."""
     file = as_facts(_load(path), path)
-    _known(file, TOP)
+    _known(file, TOP, MORE)
     spec, commit = _one_of(file, "spec", str | dict, "a TOML text, a path or a table"), file.needed(file.text, "commit")
     rows = file.tables("claims")
     if not rows:
@@ -74,10 +76,10 @@ def _claim(row: Facts, folder: str, spec: Any, commit: str) -> Claim:
     )  # fmt: skip
 
 
-def _known(facts: Facts, names: tuple[str, ...]) -> None:
+def _known(facts: Facts, names: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
     """Nothing missing, nothing unknown."""
     for key in facts.values:
-        choose(key, names, f"{facts.where}: a key of {facts.inside.rstrip('.') or 'the file'}")
+        choose(key, (*names, *more), f"{facts.where}: a key of {facts.inside.rstrip('.') or 'the file'}")
     for key in names:
         if key not in facts.values:
             raise Refused(f"{facts.where}: {facts.inside}{key} is missing; expected {', '.join(names)}")
