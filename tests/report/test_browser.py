@@ -19,6 +19,7 @@ from prunery.measure import count
 from prunery.models import build
 from prunery.pruning import kinds
 from prunery.report import Look, More, Site, address, draw, gallery, measured, readings, served, write_report
+from prunery.report.game import ENTRIES
 from prunery.report.page import page as page_text
 from prunery.report.records import gather
 from prunery.runs import Runs, keep_times
@@ -221,6 +222,21 @@ def test_cost_can_be_chosen_and_points_pressed(page):
     assert "%" in one(page, "#front-note").text
     page.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", dots[0])
     assert current(page).split()[0] in ("train", "quantize", "pack", "finetune")
+
+
+def test_what_others_have_published_stands_beside_scores_on_their_images(browser, page, tmp_path, fake):
+    press(page, "#cost label:has([value=score])")
+    assert not every(page, "#scatter .cross"), "these are other images"
+    made = fake.tree(tmp_path / "runs", Data(name="cifar10"), "resnet20")
+    browser.get(write_report(made, tmp_path / "page.html").as_uri())
+    assert not every(browser, "#scatter .cross")
+    press(browser, "#cost label:has([value=score])")
+    seen = every(browser, "#scatter .cross")
+    assert 0 < len(seen) <= len(ENTRIES)
+    browser.execute_script("arguments[0].parentNode.dispatchEvent(new MouseEvent('mouseenter'))", seen[0])
+    assert "published by others: " in one(browser, "#front-note").text
+    inside = one(browser, "#scatter svg").rect
+    assert all(inside["x"] <= dot.rect["x"] <= inside["x"] + inside["width"] for dot in seen)
 
 
 def test_table_sorts_both_ways(page):
