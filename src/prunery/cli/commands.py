@@ -297,7 +297,7 @@ def score(
     from . import screen
 
     if game.in_numbers(what):
-        found, words = game.by_hand(what, data != "cifar10" or floats != game.FLOAT or verify)
+        found, words = game.by_hand(what, data, floats, verify)
     else:
         found, words = game.scored(what, data, data_dir, runs, game.checked(floats), verify)
     screen.as_json(found) if json else screen.show(*words)

@@ -20,17 +20,14 @@ NEEDED = 0.9
 """of the test images; not rounded"""
 
 
-FLOAT = game.FLOAT
-
-
 def in_numbers(what: str) -> bool:
     """Whether somebody has counted already, and asks for the formula."""
     return "=" in what and "/" not in what and not Path(what).exists()
 
 
-def by_hand(text: str, more: bool) -> tuple[dict[str, Any], list[Any]]:
-    """The formula with the numbers of somebody who has counted."""
-    if more:
+def by_hand(text: str, images: str, floats: int, verify: bool) -> tuple[dict[str, Any], list[Any]]:
+    """The formula with the numbers of somebody who has counted, to whom no option says anything."""
+    if (images, floats, verify) != (game.PLAYED, game.FLOAT, False):
         raise Refused("--data, --floats and --verify are for a checkpoint or a run; leave them out with numbers")
     scores = game.formula(game.values_of(text))
     return {"scores": game.as_dict(scores)}, [_editions(scores)]

@@ -12,7 +12,7 @@ from ..runs import checksum
 from ..spec import Model, Refused, choose, quote
 from . import library
 from .architecture import reshape_
-from .deep import VGG19, resnet18, resnet20, staged_resnet, strided_resnet
+from .deep import VGG19, ResNet, resnet18, resnet20, strided_resnet
 from .init import initialise_, seeded
 from .own import is_own, own_file, own_network
 from .shadow import probe
@@ -39,7 +39,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(library.torchvision_network, name) for name in TORCHVISION},
 }  # fmt: skip
 STAGED: dict[str, Callable[..., nn.Module]] = {
-    "resnet": staged_resnet, "strided_resnet": strided_resnet, "tiny": Tiny,
+    "resnet": ResNet, "strided_resnet": strided_resnet, "tiny": Tiny,
 }  # fmt: skip
 """networks whose widths and depths are settings"""
 INPUTS: dict[str, tuple[Shape, int]] = {

@@ -61,18 +61,10 @@ class ResNet(nn.Module):
         return self.linear(self.flatten(self.mean(x)))
 
 
-def staged_resnet(widths: tuple[int, ...], depths: tuple[int, ...], input: Shape, classes: int) -> ResNet:
-    """A residual network of any widths and depths."""
-    return ResNet(widths, depths, input, classes)
-
-
-def strided_resnet(widths: tuple[int, ...], depths: tuple[int, ...], input: Shape, classes: int) -> ResNet:
-    """The same with nothing at full resolution."""
-    return ResNet(widths, depths, input, classes, stride=2)
-
-
 resnet20 = partial(ResNet, (16, 32, 64), 3)
 resnet18 = partial(ResNet, (64, 128, 256, 512), 2)
+strided_resnet = partial(ResNet, stride=2)
+"""with nothing at full resolution"""
 
 
 class VGG19(Chain):

@@ -195,20 +195,17 @@ class _Quantised(nn.Module):
         return int(weight.detach().double().abs().flatten(1).sum(1).max()) * reach if len(weight) else 0
 
     def exactly(self, x: Tensor, weight: Tensor, groups: int, axis: int) -> Tensor:
-        """The products of whole numbers, added up and rounded once, if at all.
+        """The products of whole numbers, added up without rounding: in doubles where float32 might round a sum.
 
-        Sums that float32 might round are taken over as many parts of the inputs as make each exact, or in doubles where
-        inputs go to groups; x has its channels on the axis."""
+        Convolutions in doubles are slow, so inputs are halved until each part is exact, unless they go to groups; x has
+        its channels on the axis."""
         most = max(map(abs, self.bits.inputs)) * max(map(abs, self.bits.weights)) * weight[:1].numel()
-        if not self.whole or most < EXACT or (largest := self.largest(weight)) < EXACT:
+        if not self.whole or most < EXACT or self.largest(weight) < EXACT:
             return self.products(x, weight)
-        parts = range(largest // EXACT + 1, weight.shape[1] + 1) if groups == 1 else range(0)
-        for size in sorted({-(-weight.shape[1] // n) for n in parts}, reverse=True):
-            pieces = weight.split(size, 1)
-            if max(map(self.largest, pieces)) < EXACT:
-                each = zip(x.split(size, axis), pieces, strict=True)
-                return sum(self.products(a.contiguous(), w).double() for a, w in each).to(x.dtype)
-        return self.products(x.double(), weight.double()).to(x.dtype)
+        if groups > 1 or weight.shape[1] == 1:
+            return self.products(x.double(), weight.double())
+        first, second = zip(x.chunk(2, axis), weight.chunk(2, 1), strict=True)
+        return self.exactly(*first, groups, axis).double() + self.exactly(*second, groups, axis)
 
     def trained(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs as whole numbers, and weights with the scale in them: as good while training, and much faster."""
@@ -234,8 +231,8 @@ class QuantConv2d(_Quantised, nn.Conv2d):
         return y if self.behind is None else self.behind(y)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up."""
-        return self.exactly(x, weight, self.groups, 1)
+        """The products of whole numbers, added up and rounded once, if at all."""
+        return self.exactly(x, weight, self.groups, 1).to(x.dtype)
 
     def products(self, x: Tensor, weight: Tensor) -> Tensor:
         """As torch adds them up."""
@@ -252,8 +249,8 @@ class QuantLinear(_Quantised, nn.Linear):
         return self.scaled(self.sums(whole, weight).movedim(-1, 1), scale).movedim(1, -1)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The products of whole numbers, added up."""
-        return self.exactly(x, weight, 1, -1)
+        """The products of whole numbers, added up and rounded once, if at all."""
+        return self.exactly(x, weight, 1, -1).to(x.dtype)
 
     def products(self, x: Tensor, weight: Tensor) -> Tensor:
         """As torch adds them up."""

@@ -275,11 +275,15 @@ def _game(album: Album) -> "Figure | None":
     if not ours:
         return None
     figure, (axis,) = _figure(6.4, 4.0)
-    axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
     _points_by_role(axis, ours, lambda r: r.score or 1)
+    return _played(figure, axis, [(r.score or 1, r.accuracy or 0) for r in ours])
+
+
+def _played(figure: "Figure", axis: "Axes", ours: list[tuple[float, float]]) -> "Figure":
+    """Around points of ours: the 90 %, their front, and what others have published."""
+    axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
     _published(figure, axis)
-    best = front([(r.score or 1, r.accuracy or 0) for r in ours])
-    axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
+    axis.step(*zip(*front(ours), strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
     _score_axes(axis)
     axis.legend(loc="best")
     return figure
@@ -293,19 +297,12 @@ def game_figure(results: dict[str, list[tuple[float, float]]], folder: Path) -> 
         folder.mkdir(parents=True, exist_ok=True)
     with style.context("default"), rc_context(STYLE):
         figure, (axis,) = _figure(6.4, 4.4)
-        axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
-        for i, (name, points) in enumerate(results.items()):
-            shown = [(x, y) for x, y in points if y > LEAST]
-            mark = list(MARKS.values())[1:][i % (len(MARKS) - 1)]
-            axis.plot(
-                *zip(*shown, strict=True), mark, color=LIGHT[i % len(LIGHT)], ms=4.5, label=name.replace("_", " ")
-            )
-        _published(figure, axis)
-        best = front([p for points in results.values() for p in points if p[1] > LEAST])
-        axis.step(*zip(*best, strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
-        _score_axes(axis)
+        seen = {name: [p for p in points if p[1] > LEAST] for name, points in results.items()}
+        for i, (name, points) in enumerate(seen.items()):
+            mark, color = list(MARKS.values())[1:][i % (len(MARKS) - 1)], LIGHT[i % len(LIGHT)]
+            axis.plot(*zip(*points, strict=True), mark, color=color, ms=4.5, label=name.replace("_", " "))
+        _played(figure, axis, [p for points in seen.values() for p in points])
         axis.set_ylabel("test accuracy on CIFAR-10")
-        axis.legend(loc="lower right")
         return save(figure, folder, "accuracy_score")
 
 

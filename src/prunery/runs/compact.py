@@ -32,9 +32,9 @@ def unpack(packed: "dict[str, Tensor]") -> State:
     for key, values in packed.items():
         if key.startswith(VALUES):
             name = key.removeprefix(VALUES)
-            if LOW + name in packed and name not in state.scales:
-                raise ValueError(f"the scales of {name} are missing")
             if LOW + name in packed:
+                if name not in state.scales:
+                    raise ValueError(f"the scales of {name} are missing")
                 values = _risen(values, packed[LOW + name], name)
             if BITS + name in packed:
                 state.masks[name] = _places(packed[BITS + name], packed.get(SHAPE + name), name)
