@@ -192,7 +192,7 @@ def test_an_unknown_name_brings_the_nearest(name, names, text):
 
 
 def test_long_values_are_cut_and_stay_on_one_line():
-    assert len(quote("x\n" * 1000)) == 120
+    assert len(quote("x\n" * 1000)) == 100
     assert "\n" not in quote("x\n" * 1000)
 
 

@@ -276,17 +276,17 @@ def _game(album: Album) -> "Figure | None":
         return None
     figure, (axis,) = _figure(6.4, 4.0)
     _points_by_role(axis, ours, lambda r: r.score or 1)
-    return _played(figure, axis, [(r.score or 1, r.accuracy or 0) for r in ours])
+    _played(figure, axis, [(r.score or 1, r.accuracy or 0) for r in ours])
+    axis.legend(loc="best")
+    return figure
 
 
-def _played(figure: "Figure", axis: "Axes", ours: list[tuple[float, float]]) -> "Figure":
+def _played(figure: "Figure", axis: "Axes", ours: list[tuple[float, float]]) -> None:
     """Around points of ours: the 90 %, their front, and what others have published."""
     axis.axhline(0.9, color=INK, lw=0.8, ls="--", zorder=1)
     _published(figure, axis)
     axis.step(*zip(*front(ours), strict=True), where="post", color=SOFT, lw=0.8, zorder=1)
     _score_axes(axis)
-    axis.legend(loc="best")
-    return figure
 
 
 def game_figure(results: dict[str, list[tuple[float, float]]], folder: Path) -> list[Path]:
@@ -303,6 +303,7 @@ def game_figure(results: dict[str, list[tuple[float, float]]], folder: Path) -> 
             axis.plot(*zip(*points, strict=True), mark, color=color, ms=4.5, label=name.replace("_", " "))
         _played(figure, axis, [p for points in seen.values() for p in points])
         axis.set_ylabel("test accuracy on CIFAR-10")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=7)
         return save(figure, folder, "accuracy_score")
 
 

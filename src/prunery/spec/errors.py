@@ -28,7 +28,7 @@ def quote(value: object) -> str:
     """A value as TOML would show it, cut short and on one line."""
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     text = '"' + text[1:-1] + '"' if isinstance(value, str) else text
-    return text if len(text) <= 120 else text[:117] + "..."
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def install(extra: str, *packages: str) -> str:
